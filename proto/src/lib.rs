@@ -3,3 +3,4 @@
 //! Owns the bytes and their meaning. Knows no policy, no clock and no store.
 
 pub mod id;
+pub mod kafka;
