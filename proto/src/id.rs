@@ -5,12 +5,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($raw:ty)) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name(pub $raw);
 
         impl fmt::Display for $name {
@@ -30,7 +31,7 @@ macro_rules! number {
 macro_rules! random_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name(pub u128);
 
         impl $name {
@@ -123,7 +124,7 @@ impl Seq {
 }
 
 /// A topic's id (KIP-516): random, stable, never reused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TopicId(pub Uuid);
 
 impl fmt::Display for TopicId {
@@ -133,7 +134,7 @@ impl fmt::Display for TopicId {
 }
 
 /// The cluster's id: fixed by the counted seal at (0, 0), in the header of every object.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClusterId(pub Uuid);
 
 impl fmt::Display for ClusterId {
@@ -143,7 +144,7 @@ impl fmt::Display for ClusterId {
 }
 
 /// One partition of one topic, by topic id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TopicPartition {
     /// The topic.
     pub topic: TopicId,
@@ -158,7 +159,7 @@ impl fmt::Display for TopicPartition {
 }
 
 /// A lane's full name: the fenced write-ahead log `lane` of one broker epoch, which belongs to one life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LaneId {
     /// The broker epoch it was opened under.
     pub epoch: BrokerEpoch,
@@ -175,7 +176,7 @@ impl fmt::Display for LaneId {
 }
 
 /// A position in the metadata log, ordered by generation, then sequence (E6).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// Generation.
     pub generation: Generation,
