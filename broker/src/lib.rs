@@ -1,1 +1,6 @@
-//! Placeholder.
+//! Kafka semantics over a bucket.
+//!
+//! Owns partitions, groups, metadata and the Kafka network edge. Knows no bucket format: bytes and objects
+//! are `tidemark-tiering`'s.
+
+pub mod server;
