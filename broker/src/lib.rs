@@ -3,4 +3,5 @@
 //! Owns partitions, groups, metadata and the Kafka network edge. Knows no bucket format: bytes and objects
 //! are `tidemark-tiering`'s.
 
+pub mod cluster;
 pub mod server;

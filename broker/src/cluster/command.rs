@@ -1,0 +1,237 @@
+//! What a broker may ask the controller for, and what it answers.
+//!
+//! Commands and replies travel between brokers as JSON in the peer API's `submit`; unknown fields are
+//! ignored and missing ones default, so that neighbouring versions understand each other.
+
+use serde::{Deserialize, Serialize};
+use tidemark_proto::id::{BrokerEpoch, BrokerId, LaneId, Life, PartitionIndex, ProducerId, Seq, TopicId};
+use tidemark_proto::kafka::error::ErrorCode;
+
+use super::image::{Checkpoint, Endpoint, Run};
+use super::record::{Record, Scope};
+
+/// A lane known to be sealed at `at` (R11: the seal is durable before the command is sent).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The lane.
+    pub lane: LaneId,
+    /// Its end.
+    pub at: Seq,
+}
+
+/// A topic to be created.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// The id it gets; drawn by the caller, since state draws nothing.
+    pub id: TopicId,
+    /// Partitions; -1 for the default.
+    pub partitions: i32,
+    /// Replication factor; -1 for the default.
+    pub replication: i16,
+    /// Explicit replicas per partition; with these the two counts must be -1.
+    pub assignments: Vec<(PartitionIndex, Vec<BrokerId>)>,
+    /// Configs.
+    pub configs: Vec<(String, Option<String>)>,
+}
+
+/// Names a topic, by name or by id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TopicRef {
+    /// By name.
+    Name(String),
+    /// By id.
+    Id(TopicId),
+}
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Starts a broker epoch for a life (R1). A node id's older epoch ends in the same commit: its open
+    /// lanes must be in `sealed`, its partitions and those without a leader go to the new epoch.
+    RegisterBroker {
+        /// The node id, or `None` for the next free one.
+        node: Option<BrokerId>,
+        /// The life.
+        life: Life,
+        /// Client endpoints.
+        endpoints: Vec<Endpoint>,
+        /// Rack.
+        rack: Option<String>,
+        /// Peer address.
+        peer: String,
+        /// The older epoch's lanes.
+        sealed: Vec<Sealed>,
+    },
+    /// Ends a broker epoch, dead or leaving: its lanes' ends become known and its partitions get new leaders.
+    TakeOver {
+        /// The node.
+        node: BrokerId,
+        /// The epoch that ends.
+        epoch: BrokerEpoch,
+        /// All its open lanes.
+        sealed: Vec<Sealed>,
+    },
+    /// Drops a dead broker's row.
+    UnregisterBroker {
+        /// The node.
+        node: BrokerId,
+    },
+    /// Creates topics; one answer each.
+    CreateTopics {
+        /// The topics.
+        topics: Vec<NewTopic>,
+        /// Only says what would happen.
+        validate_only: bool,
+    },
+    /// Raises a topic's partition count.
+    CreatePartitions {
+        /// The topic.
+        topic: String,
+        /// The new total.
+        count: i32,
+        /// Only says what would happen.
+        validate_only: bool,
+    },
+    /// Deletes topics; one answer each.
+    DeleteTopics {
+        /// The topics.
+        topics: Vec<TopicRef>,
+    },
+    /// Notes that a deleted topic's last object is gone.
+    ForgetTopic {
+        /// The topic.
+        id: TopicId,
+    },
+    /// Raises a lane's low mark: what lies below is in `runs` (R18, R19).
+    CommitCut {
+        /// The broker epoch of the sender: the lane's owner, or its recoverer.
+        by: BrokerEpoch,
+        /// The lane.
+        lane: LaneId,
+        /// The new low mark.
+        low: Seq,
+        /// The objects written.
+        runs: Vec<Run>,
+        /// The state of the lane's partitions at `low`.
+        checkpoint: Option<Checkpoint>,
+        /// The version of the image the cut was planned on.
+        version: u64,
+    },
+    /// Takes the next block of 1,000 producer ids.
+    AllocateProducerIds {
+        /// The broker epoch of the sender.
+        by: BrokerEpoch,
+    },
+    /// Sets (`Some`) or resets (`None`) configs.
+    SetConfig {
+        /// On what.
+        scope: Scope,
+        /// Key and value.
+        set: Vec<(String, Option<String>)>,
+        /// Only says whether it would be accepted.
+        validate_only: bool,
+    },
+    /// Finalizes a feature; level 0 drops it.
+    SetFeature {
+        /// Its name.
+        name: String,
+        /// Its level.
+        level: i16,
+    },
+}
+
+/// A topic that was created, or would be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    /// Its id.
+    pub id: TopicId,
+    /// Its partition count.
+    pub partitions: i32,
+    /// Its replication factor, as asked for.
+    pub replication: i16,
+}
+
+/// Why a row of a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Kafka's code.
+    #[serde(with = "code")]
+    pub code: ErrorCode,
+    /// A sentence for the user.
+    pub why: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(code: ErrorCode, why: impl Into<String>) -> Refusal {
+        Refusal { code, why: why.into() }
+    }
+}
+
+/// What a command led to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is done, or was before.
+    Done,
+    /// R11: the named lane is open, or its seal lies below its low mark: seal it (again) and come back.
+    SealFirst {
+        /// The lane.
+        lane: LaneId,
+        /// Its low mark.
+        low: Seq,
+    },
+    /// A broker epoch was allocated.
+    Registered {
+        /// The node id.
+        node: BrokerId,
+        /// The epoch.
+        epoch: BrokerEpoch,
+    },
+    /// One row per topic to be created, in order.
+    Created(Vec<(String, Result<Created, Refusal>)>),
+    /// One row per topic to be deleted, in order, with the name and id where they exist.
+    Deleted(Vec<Result<(String, TopicId), Refusal>>),
+    /// The row of a single request.
+    Row(Result<(), Refusal>),
+    /// Producer ids `first .. first + count`.
+    Producers {
+        /// The first.
+        first: ProducerId,
+        /// How many.
+        count: i64,
+    },
+}
+
+/// What [`super::image::Image::decide`] answers: what to persist, and what to say once it is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Records to append, in order; none where nothing changes.
+    pub records: Vec<Record>,
+    /// The reply.
+    pub reply: Reply,
+}
+
+impl Outcome {
+    /// Nothing to persist.
+    pub fn reply(reply: Reply) -> Outcome {
+        Outcome { records: Vec::new(), reply }
+    }
+}
+
+/// [`ErrorCode`] as its number.
+pub(super) mod code {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use tidemark_proto::kafka::error::ErrorCode;
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub fn serialize<S: Serializer>(code: &ErrorCode, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_i16(code.code())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ErrorCode, D::Error> {
+        Ok(ErrorCode::from_code(i16::deserialize(from)?))
+    }
+}

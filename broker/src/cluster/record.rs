@@ -1,0 +1,164 @@
+//! The records of the metadata log, as typed values.
+//!
+//! Each says what happened, not what to do; [`super::image::Image::apply`] gives it its meaning and
+//! `wire` its bytes. Deletions are records too.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tidemark_proto::id::{
+    BrokerEpoch, BrokerId, Generation, LaneId, Life, PartitionIndex, ProducerId, Seq, TopicId,
+};
+
+use super::image::{Broker, Checkpoint, Run};
+
+/// Where a partition is led from: the new chain entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    /// The leader.
+    pub node: BrokerId,
+    /// Its lane.
+    pub lane: LaneId,
+    /// The lane's low mark at the commit.
+    pub from: Seq,
+}
+
+/// Where a chain entry ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// The lane.
+    pub lane: LaneId,
+    /// Its seal, or a release bound.
+    pub to: Seq,
+}
+
+/// What a config is set on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// One topic.
+    Topic(TopicId),
+    /// One broker, or with `None` all of them.
+    Broker(Option<BrokerId>),
+}
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The first record of every generation (E8).
+    ControllerAnnounced {
+        /// The generation owned.
+        generation: Generation,
+        /// The owner's life.
+        life: Life,
+        /// The owner's node id, where it has one.
+        node: Option<BrokerId>,
+        /// Where peers reach it.
+        address: String,
+    },
+    /// A broker epoch was allocated (R1) and its lanes opened.
+    BrokerRegistered {
+        /// The row.
+        broker: Broker,
+        /// How many lanes were opened.
+        lanes: u32,
+    },
+    /// A broker epoch ended: taken over, or left.
+    BrokerFenced {
+        /// Its node.
+        node: BrokerId,
+        /// The epoch that ended.
+        epoch: BrokerEpoch,
+    },
+    /// A dead broker's row was dropped.
+    BrokerRemoved {
+        /// Its node.
+        node: BrokerId,
+    },
+    /// A lane was sealed: nothing at or above `at` counts (R11, R13).
+    LaneSealed {
+        /// The lane.
+        lane: LaneId,
+        /// Its end.
+        at: Seq,
+        /// Who cuts what it still holds.
+        recoverer: Option<BrokerId>,
+    },
+    /// A dead lane got another recoverer.
+    LaneRecoverer {
+        /// The lane.
+        lane: LaneId,
+        /// Its recoverer.
+        recoverer: BrokerId,
+    },
+    /// A topic was created, with leader epoch 0 everywhere.
+    TopicCreated {
+        /// Its id.
+        id: TopicId,
+        /// Its name.
+        name: String,
+        /// The replication factor asked for.
+        replication: i16,
+        /// Its configs.
+        configs: BTreeMap<String, String>,
+        /// One leader per partition.
+        placed: Vec<Option<Placed>>,
+    },
+    /// A topic got more partitions.
+    PartitionsAdded {
+        /// The topic.
+        topic: TopicId,
+        /// One leader per new partition.
+        placed: Vec<Option<Placed>>,
+    },
+    /// Partitions changed hands; the leader epoch of each rose by one if `to` names a leader.
+    PartitionsMoved {
+        /// What ended in each one's chain.
+        from: Option<Closed>,
+        /// What was opened.
+        to: Option<Placed>,
+        /// Which.
+        partitions: Vec<(TopicId, Vec<PartitionIndex>)>,
+    },
+    /// A topic was deleted; its objects remain to be reclaimed.
+    TopicDeleted {
+        /// Its id.
+        id: TopicId,
+    },
+    /// The last object of a deleted topic is gone.
+    TopicForgotten {
+        /// Its id.
+        id: TopicId,
+    },
+    /// A lane's parcels below `low` are in runs (R18, R19).
+    CutCommitted {
+        /// The lane.
+        lane: LaneId,
+        /// Its new low mark.
+        low: Seq,
+        /// The objects written.
+        runs: Vec<Run>,
+        /// The state of the lane's partitions at `low`.
+        checkpoint: Option<Checkpoint>,
+        /// The checkpoint describes partitions assigned up to this version of the image.
+        version: u64,
+    },
+    /// Producer ids below `next` are handed out.
+    ProducerIdsAllocated {
+        /// The first free one.
+        next: ProducerId,
+    },
+    /// Configs were set (`Some`) or reset (`None`).
+    ConfigSet {
+        /// On what.
+        scope: Scope,
+        /// Key and value.
+        set: Vec<(String, Option<String>)>,
+    },
+    /// A feature was finalized; level 0 drops it.
+    FeatureLevel {
+        /// Its name.
+        name: String,
+        /// Its level.
+        level: i16,
+    },
+}

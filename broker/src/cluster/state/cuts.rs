@@ -1,0 +1,50 @@
+//! Decides a cut: who may raise a lane's low mark, and how far (R18, R19).
+
+use tidemark_proto::id::{BrokerEpoch, LaneId, Seq};
+use tidemark_proto::kafka::error::ErrorCode;
+
+use super::super::command::{Outcome, Reply};
+use super::super::image::{Checkpoint, Image, Run};
+use super::super::record::Record;
+
+pub(super) struct Cut {
+    pub by: BrokerEpoch,
+    pub lane: LaneId,
+    pub low: Seq,
+    pub version: u64,
+}
+
+impl Image {
+    pub(super) fn commit_cut(
+        &self,
+        cut: Cut,
+        runs: &[Run],
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Outcome, ErrorCode> {
+        let Cut { by, lane, low, version } = cut;
+        let row = self.lane(lane).ok_or(ErrorCode::StaleBrokerEpoch)?;
+        // A zombie's cut: its lane is sealed, or its epoch is not the recoverer's (R14, R18).
+        let sender = self.broker_of(by).filter(|b| b.alive).ok_or(ErrorCode::StaleBrokerEpoch)?;
+        let allowed = match row.sealed {
+            None => lane.epoch == by,
+            Some(_) => row.recoverer == Some(sender.node),
+        };
+        if !allowed {
+            return Err(ErrorCode::StaleBrokerEpoch);
+        }
+        if low < row.low || row.sealed.is_some_and(|at| low > at) || version > self.version() {
+            return Err(ErrorCode::InvalidUpdateVersion);
+        }
+        let known = runs.iter().any(|run| self.runs.contains_key(&run.id));
+        if known && low == row.low {
+            return Ok(Outcome::reply(Reply::Done)); // sent twice
+        }
+        let foreign = checkpoint.is_some_and(|c| c.lane != lane || c.upto != low);
+        if low == row.low || known || foreign {
+            return Err(ErrorCode::InvalidRequest);
+        }
+        let (runs, checkpoint) = (runs.to_vec(), checkpoint.cloned());
+        let record = Record::CutCommitted { lane, low, runs, checkpoint, version };
+        Ok(Outcome { records: vec![record], reply: Reply::Done })
+    }
+}
