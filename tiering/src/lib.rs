@@ -2,4 +2,7 @@
 //!
 //! Knows no request, no group and no ACL.
 
+pub mod bucket;
+pub mod error;
+pub mod keys;
 pub mod seam;
