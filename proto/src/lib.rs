@@ -5,3 +5,4 @@
 pub mod id;
 pub mod kafka;
 pub mod rpc;
+pub mod record;
