@@ -1,1 +1,4 @@
-//! Placeholder.
+//! Load generator, raw-store benchmark and fault proxy. Uses the product only through what a client or an
+//! operator sees, and the bucket layer for the raw-store figures.
+
+pub mod proxy;

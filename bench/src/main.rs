@@ -1,1 +1,48 @@
-fn main() {}
+//! `tidemark-bench`: the command line.
+#![allow(clippy::print_stdout)] // a command-line tool
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tidemark_bench::proxy;
+
+#[derive(Parser)]
+#[command(
+    name = "tidemark-bench",
+    version,
+    about = "Load, raw-store figures and faults for Kafka brokers and S3 servers"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A fault proxy to put before a real S3 server
+    Proxy(proxy::Args),
+}
+
+fn main() -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Proxy(args) => run_proxy(&args).await,
+        }
+    })
+}
+
+async fn run_proxy(args: &proxy::Args) -> Result<()> {
+    let listening = proxy::start(args).await?;
+    println!("proxy http://{} -> {}, control http://{}", listening.listen, args.upstream, listening.control);
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        biased;
+        _ = term.recv() => {}
+        done = tokio::signal::ctrl_c() => done?,
+    }
+    println!("{}", serde_json::to_string(&listening.proxy.counters.snapshot())?);
+    Ok(())
+}
