@@ -4,4 +4,5 @@
 //! are `tidemark-tiering`'s.
 
 pub mod cluster;
+pub mod group;
 pub mod server;
