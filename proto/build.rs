@@ -1,4 +1,5 @@
-//! Generates the crate's code from its tables: gRPC from `src/rpc/*.proto`.
+//! Generates the crate's code from its tables: the Kafka messages from `schema/*.txt`, gRPC from
+//! `src/rpc/*.proto`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -6,10 +7,23 @@ use std::{env, fs};
 
 use prost::Message;
 
+#[path = "schema/generate/mod.rs"]
+mod generate;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    kafka(Path::new("schema"), &out)?;
     rpc(Path::new("src/rpc"), &out)?;
     Ok(())
+}
+
+/// Reads the schema tables and writes the message types, the internal ones, and the table of APIs.
+fn kafka(folder: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed={}", folder.display());
+    let tables = generate::table::read(folder)?;
+    fs::write(out.join("messages.rs"), generate::rust::messages(&tables))?;
+    fs::write(out.join("internal.rs"), generate::rust::data(&tables))?;
+    Ok(fs::write(out.join("api_table.rs"), generate::rust::api_table(&tables))?)
 }
 
 /// Compiles every `.proto` file of the folder: `rpc.rs` declares a module per package, without the

@@ -6,5 +6,9 @@
 
 pub mod api;
 pub mod error;
+pub mod frame;
+pub mod internal;
+pub mod messages;
 pub mod pieces;
 pub mod text;
+pub mod wire;
