@@ -4,5 +4,5 @@
 
 pub mod id;
 pub mod kafka;
-pub mod rpc;
 pub mod record;
+pub mod rpc;

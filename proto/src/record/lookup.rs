@@ -33,7 +33,8 @@ fn first(batch: &Batch, wanted: impl Fn(Millis) -> bool) -> Result<Option<(Offse
         if !wanted(timestamp) {
             return Step::Next;
         }
-        found = Some((batch.base_offset().plus(i64::from(entry.offset_delta)), timestamp));
+        let offset = batch.base_offset().0.wrapping_add(i64::from(entry.offset_delta));
+        found = Some((Offset(offset), timestamp));
         Step::Enough
     })?;
     Ok(found)
