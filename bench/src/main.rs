@@ -3,7 +3,9 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tidemark_bench::proxy;
+use tidemark_bench::report::Table;
+use tidemark_bench::{proxy, store};
+use tidemark_tiering::seam::Seams;
 
 #[derive(Parser)]
 #[command(
@@ -20,6 +22,8 @@ struct Cli {
 enum Command {
     /// A fault proxy to put before a real S3 server
     Proxy(proxy::Args),
+    /// The raw store: PUT and GET by size and concurrency
+    Store(store::Args),
 }
 
 fn main() -> Result<()> {
@@ -30,6 +34,7 @@ fn main() -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Proxy(args) => run_proxy(&args).await,
+            Command::Store(args) => print(&store::run(&args, &Seams::system()).await?, args.json),
         }
     })
 }
@@ -44,5 +49,14 @@ async fn run_proxy(args: &proxy::Args) -> Result<()> {
         done = tokio::signal::ctrl_c() => done?,
     }
     println!("{}", serde_json::to_string(&listening.proxy.counters.snapshot())?);
+    Ok(())
+}
+
+fn print(table: &Table, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(&table.to_json())?);
+    } else {
+        print!("{table}");
+    }
     Ok(())
 }

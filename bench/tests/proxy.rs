@@ -1,5 +1,5 @@
 //! The fault proxy before a small store of our own: what the client sees, and what the store got.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
