@@ -4,5 +4,6 @@
 //! are `tidemark-tiering`'s.
 
 pub mod cluster;
+pub mod config;
 pub mod group;
 pub mod server;

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
-use super::frame::{End, Frame, Frames};
+use super::frame::{End, Frames};
 use super::outbox::{Outbox, Sink};
 use super::{Answer, Peer, Server};
 
@@ -50,7 +50,6 @@ struct Started {
     finish: super::Finish,
     api_key: i16,
     slots: Slots,
-    permit: OwnedSemaphorePermit,
 }
 
 /// What bounds the requests of a connection; free again when the answer has been written.
@@ -166,10 +165,9 @@ async fn read_loop(
                 false => None,
             },
         };
-        let Frame { bytes, arrived, permit } = frame;
-        let api_key = api_key(&bytes);
-        let finish = inner.service.start(peer, bytes, arrived).await;
-        if send.send(Started { finish, api_key, slots, permit }).await.is_err() {
+        let api_key = api_key(&frame.bytes);
+        let finish = inner.service.start(peer, frame).await;
+        if send.send(Started { finish, api_key, slots }).await.is_err() {
             return End::Closed;
         }
     }
@@ -281,12 +279,9 @@ async fn write_loop(
     }
 }
 
-/// Runs the second phase; the bytes of the request go back to the budget when it is done.
 async fn finish(started: Started) -> Finished {
-    let Started { finish, api_key, slots, permit } = started;
-    let answer = finish.await;
-    drop(permit);
-    Finished { answer, api_key, slots }
+    let Started { finish, api_key, slots } = started;
+    Finished { answer: finish.await, api_key, slots }
 }
 
 /// An answer in the outbox.

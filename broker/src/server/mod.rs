@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tidemark_proto::kafka::pieces::Pieces;
@@ -28,6 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use connection::Transport;
+pub use frame::Frame;
 pub use listener::{BindError, Bound, Endpoint};
 
 /// What becomes of a request.
@@ -53,8 +53,9 @@ pub type Finish = BoxFuture<'static, Answer>;
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
     /// The first phase of a request. Awaited in arrival order on each connection: what must happen in order
-    /// (dedupe, offsets) happens here, what may wait goes into the returned future.
-    async fn start(&self, peer: &Arc<Peer>, frame: Bytes, arrived: Instant) -> Finish;
+    /// (dedupe, offsets) happens here, what may wait goes into the returned future. Whoever keeps the frame's
+    /// bytes keeps its permit, and drops both together.
+    async fn start(&self, peer: &Arc<Peer>, frame: Frame) -> Finish;
 
     /// Whether the answer may be so large that a connection gets only one such at a time.
     fn is_heavy(&self, frame: &[u8]) -> bool;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tidemark_proto::kafka::pieces::FileSlice;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
@@ -22,7 +22,8 @@ struct Script {
 
 #[async_trait]
 impl Service for Script {
-    async fn start(&self, _peer: &Arc<Peer>, frame: Bytes, _arrived: Instant) -> Finish {
+    async fn start(&self, _peer: &Arc<Peer>, frame: Frame) -> Finish {
+        let Frame { bytes: frame, permit, .. } = frame;
         let id = i32::from_be_bytes(frame[2..6].try_into().unwrap());
         self.started.lock().push(id);
         let (command, big, file, mut gate) = (frame[6], self.big, self.file.clone(), self.gate.clone());
@@ -38,6 +39,7 @@ impl Service for Script {
                 b'f' => reply.push(file.unwrap()),
                 _ => {}
             }
+            drop(permit);
             let mut frame = Pieces::from(Bytes::from((reply.len() as u32).to_be_bytes().to_vec()));
             frame.extend(reply);
             let mute = Duration::from_secs(if command == b'm' { 1 } else { 0 });

@@ -1,0 +1,23 @@
+//! Configuration: one table of keys, and everything made from it.
+//!
+//! [`Settings`] are checked texts; [`Broker`] and [`Topic`] are what the code reads. The table (`keys/`) gives
+//! parser, defaults, DescribeConfigs, `--help` and CONFIG.md. Knows no running broker.
+
+mod broker;
+mod describe;
+pub mod keys;
+mod listener;
+mod manual;
+mod properties;
+mod settings;
+pub mod short_id;
+mod table;
+mod topic;
+
+pub use broker::{Broker, Cache, Cut, Group, Timings, Wal};
+pub use describe::{ConfigRow, ConfigSource, ConfigSynonym, broker_rows, topic_rows};
+pub use listener::Listener;
+pub use manual::{manual, usage};
+pub use settings::{ConfigError, Settings};
+pub use table::{Allowed, Key, Kind, Treatment};
+pub use topic::{Compression, TimestampType, Topic, check_topic};
