@@ -3,6 +3,11 @@
 //! Knows no request, no group and no ACL.
 
 pub mod bucket;
+pub mod dump;
 pub mod error;
+pub mod format;
 pub mod keys;
+pub mod lane;
+pub mod log;
+pub mod parcel;
 pub mod seam;

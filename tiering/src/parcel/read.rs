@@ -1,0 +1,118 @@
+//! Reads a parcel back from bytes: the tail for its footer, ranges for its batches, the whole for a scrub.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidemark_proto::id::{LeaderEpoch, Offset};
+use tidemark_proto::record::view::Batch;
+
+use super::footer::{BatchEntry, Footer};
+use crate::format::{Damage, HEADER_LEN, Header, Kind};
+
+/// Last four bytes of a parcel.
+pub const TRAILER_MAGIC: [u8; 4] = *b"PRCL";
+/// Copy of the header, footer length, magic.
+pub const TRAILER_LEN: usize = HEADER_LEN + 8;
+
+/// What the end of a parcel's bytes gave.
+#[derive(Clone, Debug)]
+pub enum Tail {
+    /// Header and footer, verified against each other.
+    Whole(Header, Arc<Footer>),
+    /// The footer begins before the bytes at hand: this many of the last bytes are needed.
+    Needs(u64),
+}
+
+/// Parses the last bytes of a parcel of `size` bytes. Checks all but whose parcel it is.
+pub fn parse_tail(tail: &[u8], size: u64) -> Result<Tail, Damage> {
+    let Some((rest, trailer)) = tail.split_last_chunk::<TRAILER_LEN>() else {
+        return match size <= tail.len() as u64 {
+            true => Err(Damage::new("shorter than a parcel's trailer")),
+            false => Ok(Tail::Needs(TRAILER_LEN as u64)),
+        };
+    };
+    if trailer[TRAILER_LEN - 4..] != TRAILER_MAGIC {
+        return Err(Damage::new("does not end as a parcel does"));
+    }
+    let header = Header::parse(trailer)?;
+    if header.kind != Kind::Parcel {
+        return Err(Damage::new(format!("a {} where a parcel ends", header.kind)));
+    }
+    let mut length = [0; 4];
+    length.copy_from_slice(&trailer[HEADER_LEN..HEADER_LEN + 4]);
+    let length = u64::from(u32::from_be_bytes(length));
+    if header.body_length.checked_add(HEADER_LEN as u64) != Some(size) {
+        let said = header.body_length;
+        return Err(Damage::new(format!("the object is {size} bytes, its body should be {said}")));
+    }
+    let needs = length + TRAILER_LEN as u64;
+    if needs > header.body_length {
+        return Err(Damage::new("the footer is longer than the object"));
+    }
+    let Some(at) = (rest.len() as u64).checked_sub(length) else {
+        return match size <= tail.len() as u64 {
+            true => Err(Damage::new("the footer is longer than the object")),
+            false => Ok(Tail::Needs(needs)),
+        };
+    };
+    let bytes = &rest[at as usize..];
+    header.verify([bytes])?;
+    let footer = Footer::parse(bytes)?;
+    if footer.end() != size - needs {
+        return Err(Damage::new("the batches do not end where the footer begins"));
+    }
+    Ok(Tail::Whole(header, Arc::new(footer)))
+}
+
+/// Verifies every byte of a whole parcel (scrub, dump): header twice, footer, each batch.
+pub fn open(bytes: &Bytes) -> Result<(Header, Arc<Footer>), Damage> {
+    let Tail::Whole(header, footer) = parse_tail(bytes, bytes.len() as u64)? else {
+        return Err(Damage::new("the footer is longer than the object"));
+    };
+    let (head, copy) = (&bytes[..HEADER_LEN], bytes.len() - TRAILER_LEN);
+    if head != &bytes[copy..copy + HEADER_LEN] {
+        return Err(Damage::new("the header and its copy differ"));
+    }
+    for part in &footer.parts {
+        let range = part.position as usize..(part.position + part.length) as usize;
+        verify_batches(&bytes.slice(range), part.batches.iter())?;
+    }
+    Ok((header, footer))
+}
+
+/// Checks that `bytes` are exactly these batches: offset, leader epoch, length, CRC as the footer says, and
+/// the CRC true (R27). By-reference entries take no bytes.
+pub fn verify_batches<'a>(
+    bytes: &Bytes,
+    batches: impl IntoIterator<Item = &'a BatchEntry>,
+) -> Result<(), Damage> {
+    let mut at = 0usize;
+    for entry in batches.into_iter().filter(|entry| !entry.by_reference) {
+        let end = at + entry.length as usize;
+        if end > bytes.len() {
+            return Err(Damage::new(format!("batch {} is cut short", entry.base_offset)));
+        }
+        verify_batch(bytes.slice(at..end), entry)?;
+        at = end;
+    }
+    if at != bytes.len() {
+        return Err(Damage::new(format!("{} bytes behind the last batch", bytes.len() - at)));
+    }
+    Ok(())
+}
+
+fn verify_batch(bytes: Bytes, entry: &BatchEntry) -> Result<(), Damage> {
+    let wrong = |why: String| Damage::new(format!("batch {}: {why}", entry.base_offset));
+    let batch = Batch::parse(bytes).map_err(|error| wrong(error.to_string()))?;
+    let found = (batch.base_offset(), batch.partition_leader_epoch(), batch.crc());
+    let said: (Offset, LeaderEpoch, u32) = (entry.base_offset, entry.leader_epoch, entry.crc);
+    if found != said {
+        let text = |(offset, epoch, crc)| format!("offset {offset}, epoch {epoch}, CRC {crc:08x}");
+        return Err(wrong(format!("has {}; the footer says {}", text(found), text(said))));
+    }
+    if batch.size() != entry.length as usize {
+        return Err(wrong("its length is not the footer's".into()));
+    }
+    batch.verify_crc().map_err(|error| wrong(error.to_string()))?;
+    Ok(())
+}
