@@ -2,6 +2,7 @@
 //!
 //! Owns the bytes and their meaning. Knows no policy, no clock and no store.
 
+pub mod client;
 pub mod id;
 pub mod kafka;
 pub mod record;
