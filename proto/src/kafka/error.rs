@@ -182,7 +182,7 @@ codes! {
     130 StreamsInvalidTopology "STREAMS_INVALID_TOPOLOGY" final,
     131 StreamsInvalidTopologyEpoch "STREAMS_INVALID_TOPOLOGY_EPOCH" final,
     132 StreamsTopologyFenced "STREAMS_TOPOLOGY_FENCED" final,
-    133 ShareSessionLimitReached "SHARE_SESSION_LIMIT_REACHED" final,
+    133 ShareSessionLimitReached "SHARE_SESSION_LIMIT_REACHED" retry,
 }
 
 impl ErrorCode {
