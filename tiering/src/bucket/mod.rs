@@ -7,12 +7,16 @@
 mod attempt;
 mod body;
 mod config;
+pub mod conformance;
+mod directory;
+pub mod faults;
 mod health;
 mod memory;
 mod meter;
 mod open;
 mod place;
 mod price;
+pub mod probe;
 mod read;
 mod trouble;
 
@@ -30,6 +34,7 @@ use tidemark_proto::id::Millis;
 
 pub use body::Body;
 pub use config::{Config, OpenError, Secret};
+pub use directory::{DirLock, Directory, LockState};
 pub use health::Health;
 pub use memory::Memory;
 pub use meter::{MeterRow, Outcome, Seconds, Verb};
@@ -240,7 +245,7 @@ impl Bucket {
         self.0.directory.as_ref().map(|root| root.join(path.as_ref()))
     }
 
-    /// The directory of a directory bucket.
+    /// The directory of a directory bucket: where [`DirLock`]s of its users are.
     pub fn directory(&self) -> Option<&std::path::Path> {
         self.0.directory.as_deref()
     }

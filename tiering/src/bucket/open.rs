@@ -9,12 +9,11 @@ use std::sync::Arc;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::local::LocalFileSystem;
 use object_store::{ClientOptions, RetryConfig};
 
 use super::config::{Config, OpenError, Place};
 use super::price::Prices;
-use super::{Bucket, Memory, Options};
+use super::{Bucket, Directory, Memory, Options};
 use crate::seam::Seams;
 
 pub(super) fn open(config: &Config, seams: &Seams) -> Result<Bucket, OpenError> {
@@ -49,10 +48,7 @@ fn directory(config: &Config, path: &FilePath, options: Options, seams: &Seams) 
             OpenError(format!("The bucket directory {} cannot be made: {e}.", path.display()))
         })?;
     }
-    let store = LocalFileSystem::new_with_prefix(path).map_err(|_| {
-        OpenError(format!("The bucket directory {} does not exist; make it first.", path.display()))
-    })?;
-    let store = Arc::new(store.with_fsync(true));
+    let store = Arc::new(Directory::open(path, &seams.tasks)?);
     Ok(Bucket::over(store, options, Some(path.to_owned()), seams))
 }
 

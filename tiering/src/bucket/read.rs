@@ -77,10 +77,13 @@ impl Bucket {
     async fn fetch(&self, kind: Kind, key: &str, range: Option<GetRange>) -> Result<Fetched, Trouble> {
         let work = async {
             let path = self.path(key).map_err(|e| Trouble::Refused(e.to_string()))?;
-            let options = GetOptions { range, ..GetOptions::default() };
+            let options = GetOptions { range: range.clone(), ..GetOptions::default() };
             let limit = self.0.options.attempt;
             let result = self.within(limit, self.0.store.get_opts(&path, options)).await?;
             let (size, due) = (result.meta.size, result.range.clone());
+            if range.is_some_and(|asked| asked.as_range(size).ok().as_ref() != Some(&due)) {
+                return Err(Trouble::Unknown("another range came than was asked for".to_owned()));
+            }
             let bytes = match result.payload {
                 GetResultPayload::Stream(mut stream) => {
                     let mut parts = Parts::new(due.end.saturating_sub(due.start));

@@ -39,7 +39,7 @@ impl Trouble {
             Error::NotSupported { .. } | Error::NotImplemented { .. } | Error::InvalidPath { .. } => {
                 Trouble::Refused(text)
             }
-            _ if misconfigured(&text) => Trouble::Refused(text),
+            _ if HOPELESS.iter().any(|m| text.contains(m)) => Trouble::Refused(text),
             _ if OUT_OF_RANGE.iter().any(|m| text.contains(m)) => Trouble::Range(text),
             _ => Trouble::Unknown(text),
         }
@@ -69,16 +69,16 @@ impl Trouble {
 const OUT_OF_RANGE: [&str; 4] =
     ["416 Range Not Satisfiable", "InvalidRange", "non-partial response", "Wanted range starting at"];
 
-fn misconfigured(text: &str) -> bool {
-    [
-        "AuthorizationHeaderMalformed",
-        "PermanentRedirect",
-        "Received redirect without LOCATION",
-        "InvalidBucketName",
-    ]
-    .iter()
-    .any(|mark| text.contains(mark))
-}
+/// Marks of answers that no waiting mends.
+const HOPELESS: [&str; 7] = [
+    "AuthorizationHeaderMalformed",
+    "PermanentRedirect",
+    "Received redirect without LOCATION",
+    "InvalidBucketName",
+    "No space left on device",
+    "Read-only file system",
+    "restart tidemark",
+];
 
 /// The error in one bounded line, without the query part of any URL: signatures and tokens live there.
 fn plain(text: &str) -> String {
