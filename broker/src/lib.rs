@@ -3,7 +3,11 @@
 //! Owns partitions, groups, metadata and the Kafka network edge. Knows no bucket format: bytes and objects
 //! are `tidemark-tiering`'s.
 
+pub mod api;
 pub mod cluster;
 pub mod config;
 pub mod group;
+pub mod http;
+pub mod metrics;
+pub mod node;
 pub mod server;

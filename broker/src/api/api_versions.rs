@@ -1,0 +1,105 @@
+//! ApiVersions (key 18, v0-4): which APIs and feature levels there are.
+//!
+//! Made from the table: what is not served is not listed. A version above ours is answered in version 0 with the list
+//! and UNSUPPORTED_VERSION (KIP-511). Produce is listed from 0, which old librdkafka insists on (KAFKA-18659).
+//! Features are finalized only when their handlers work: no transaction.version and no group.version yet.
+
+use std::sync::Arc;
+
+use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_proto::kafka::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
+use tidemark_proto::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use tidemark_proto::kafka::text::Text;
+
+use super::{Ctx, ROWS};
+use crate::node::Node;
+
+/// A feature: name, lowest and highest level we have, level that is finalized.
+const FEATURES: &[(&str, i16, i16, i16)] = &[("metadata.version", 7, 30, 30), ("kraft.version", 0, 1, 1)];
+
+/// Answers.
+pub async fn handle(_node: Arc<Node>, ctx: Arc<Ctx>, request: ApiVersionsRequest) -> ApiVersionsResponse {
+    if ctx.version >= 3 {
+        let (name, version) = (request.client_software_name, request.client_software_version);
+        if !is_software(&name) || !is_software(&version) {
+            return ApiVersionsResponse {
+                error_code: ErrorCode::InvalidRequest.code(),
+                ..Default::default()
+            };
+        }
+        *ctx.peer.software.lock() = Some((name.as_str().to_owned(), version.as_str().to_owned()));
+    }
+    respond(ctx.version)
+}
+
+fn respond(version: i16) -> ApiVersionsResponse {
+    let supported = FEATURES.iter().map(|(name, min, max, _)| SupportedFeatureKey {
+        name: Text::from_static(name),
+        min_version: *min,
+        max_version: *max,
+        ..Default::default()
+    });
+    let finalized = FEATURES.iter().map(|(name, _, _, level)| FinalizedFeatureKey {
+        name: Text::from_static(name),
+        max_version_level: *level,
+        min_version_level: *level,
+        ..Default::default()
+    });
+    ApiVersionsResponse {
+        api_keys: keys(),
+        // Clients before v4 take a lowest level of 0 for an error.
+        supported_features: supported.filter(|feature| version >= 4 || feature.min_version > 0).collect(),
+        finalized_features_epoch: 0,
+        finalized_features: finalized.collect(),
+        ..Default::default()
+    }
+}
+
+/// The body, in version 0, for a request in a version we do not know.
+pub(super) fn unsupported() -> ApiVersionsResponse {
+    ApiVersionsResponse {
+        error_code: ErrorCode::UnsupportedVersion.code(),
+        api_keys: keys(),
+        ..Default::default()
+    }
+}
+
+fn keys() -> Vec<ApiVersion> {
+    let row = |row: &super::Row| ApiVersion {
+        api_key: row.key.as_i16(),
+        min_version: row.min,
+        max_version: row.max,
+        ..Default::default()
+    };
+    ROWS.iter().map(row).collect()
+}
+
+/// `[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?`
+fn is_software(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    edge(text.chars().next()) && edge(text.chars().last()) && text.chars().all(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn software_names_are_checked_as_kafka_does() {
+        assert!(["a", "apache-kafka-java", "4.3.1", "librdkafka"].into_iter().all(is_software));
+        assert!(["", "-a", "a.", "a b", "é", "a\n"].into_iter().all(|text| !is_software(text)));
+    }
+
+    #[test]
+    fn features_whose_lowest_level_is_0_are_hidden_from_old_clients() {
+        let names =
+            |version| respond(version).supported_features.into_iter().map(|f| f.name).collect::<Vec<_>>();
+        assert_eq!(names(3), ["metadata.version"]);
+        assert_eq!(names(4), ["metadata.version", "kraft.version"]);
+        let finalized: Vec<_> = respond(4).finalized_features.into_iter().map(|f| f.name).collect();
+        assert!(finalized.iter().all(|name| name != "group.version" && name != "transaction.version"));
+    }
+}

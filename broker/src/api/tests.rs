@@ -1,0 +1,161 @@
+//! The table, and dispatch over a raw pipe.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use tidemark_proto::kafka::frame::{decode_response_header, encode_request};
+use tidemark_proto::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use tidemark_tiering::seam::Seams;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+use crate::config;
+use crate::metrics::Metrics;
+use crate::server::{Limits, Server, Transport};
+
+#[test]
+fn every_row_needs_something_and_stands_once_in_rising_order_within_what_the_codec_speaks() {
+    let mut keys = BTreeSet::new();
+    for row in ROWS {
+        assert!(
+            !row.needs.is_empty(),
+            "{:?} asks the authorizer nothing: say Need::Nothing if it is so",
+            row.key
+        );
+        assert!(keys.insert(row.key), "{:?} is there twice", row.key);
+        let codec = row.key.row().unwrap_or_else(|| panic!("the codec does not speak {:?}", row.key));
+        let lowest = if row.key == ApiKey::Produce { 0 } else { codec.min };
+        assert!(lowest <= row.min && row.min <= row.max && row.max <= codec.max, "{:?}", row.key);
+    }
+    assert!(ROWS.is_sorted_by_key(|row| row.key));
+}
+
+fn node() -> Arc<Node> {
+    let settings = config::Settings::load(None, &["tidemark.bucket=memory:".into()]).unwrap();
+    Arc::new(Node {
+        seams: Seams::seeded(1),
+        config: Arc::new(config::Broker::new(settings).unwrap()),
+        metrics: Metrics::new(),
+        authorizer: Arc::new(AllowAll),
+    })
+}
+
+fn connect(node: &Arc<Node>) -> (Server, DuplexStream) {
+    let server = Server::new(Arc::new(Dispatch::new(node.clone())), Limits::default(), &node.seams);
+    let (ours, theirs) = duplex(1 << 20);
+    server.attach(Transport::stream(theirs), "PLAINTEXT", "10.0.0.1:999".parse().unwrap());
+    (server, ours)
+}
+
+async fn answer(io: &mut DuplexStream) -> Option<Bytes> {
+    let length = io.read_u32().await.ok()? as usize;
+    let mut body = vec![0; length];
+    io.read_exact(&mut body).await.ok()?;
+    Some(Bytes::from(body))
+}
+
+/// A header of the given key and version, then `body`, with the length in front.
+fn raw(key: i16, version: i16, flexible: bool, client: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut frame = [key.to_be_bytes(), version.to_be_bytes()].concat();
+    frame.extend(77_i32.to_be_bytes());
+    frame.extend((client.len() as i16).to_be_bytes());
+    frame.extend(client);
+    frame.extend(flexible.then_some(0));
+    frame.extend(body);
+    [&(frame.len() as u32).to_be_bytes()[..], &frame].concat()
+}
+
+async fn closes(frame: &[u8]) {
+    let (server, mut io) = connect(&node());
+    io.write_all(frame).await.unwrap();
+    assert_eq!(answer(&mut io).await, None);
+    assert_eq!(server.counts().protocol_errors.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_7_an_unknown_key_or_version_closes_without_an_answer() {
+    closes(&raw(7, 0, false, b"", b"")).await;
+    closes(&raw(9999, 0, false, b"c", b"body")).await;
+    closes(&raw(-1, -1, false, b"c", b"")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_7_a_version_of_api_versions_from_the_future_is_answered_in_version_0_with_the_list() {
+    let (_server, mut io) = connect(&node());
+    io.write_all(&raw(18, 99, true, b"new", b"whatever comes")).await.unwrap();
+    let mut decoder = Decoder::new(answer(&mut io).await.unwrap());
+    assert_eq!(decode_response_header(&mut decoder, 0), Ok(77));
+    let response = ApiVersionsResponse::decode(&mut decoder, 0).unwrap();
+    decoder.finish().unwrap();
+    assert_eq!(response.error_code, 35);
+    assert!(response.api_keys.iter().any(|key| key.api_key == 18));
+    // The client tries again with what it learnt.
+    let request = ApiVersionsRequest {
+        client_software_name: "new".into(),
+        client_software_version: "1.0".into(),
+        ..Default::default()
+    };
+    let frame = encode_request(78, None, &request, 4).unwrap().into_bytes().unwrap();
+    io.write_all(&frame).await.unwrap();
+    let mut decoder = Decoder::new(answer(&mut io).await.unwrap());
+    assert_eq!(decode_response_header(&mut decoder, 0), Ok(78));
+    assert_eq!(ApiVersionsResponse::decode(&mut decoder, 4).unwrap().error_code, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_8_to_10_bodies_that_do_not_decode_close_the_connection() {
+    // v3: two compact strings and tags. Varint overflow, string beyond the end, bad UTF-8, trailing bytes.
+    for body in [
+        &b"\xff\xff\xff\xff\xff\xff"[..],
+        b"\x7fab\x02a\x00",
+        b"\x03\xc3\x28\x02a\x00",
+        b"\x02a\x02a\x00trailing",
+        b"\x02a\x02a\x02\x00\x00\x00\x00",
+        b"",
+    ] {
+        closes(&raw(18, 3, true, b"c", body)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_11_odd_client_ids_are_taken_or_closed_and_never_reach_the_log_raw() {
+    let body = b"\x02a\x02a\x00";
+    for client in [&[b'x'; 32767][..], b"a\0b\n\x1b[31mred"] {
+        let (_server, mut io) = connect(&node());
+        io.write_all(&raw(18, 3, true, client, body)).await.unwrap();
+        assert!(answer(&mut io).await.is_some());
+    }
+    closes(&raw(18, 3, true, b"\xff\xfe", body)).await;
+    let dispatch = Dispatch::new(node());
+    let peer = Arc::new(Peer {
+        connection: 1,
+        listener: Arc::from("PLAINTEXT"),
+        addr: "10.0.0.1:9".parse().unwrap(),
+        software: Mutex::new(None),
+    });
+    let bytes = Bytes::from(raw(7, 0, false, b"a\n\x1b[31mred", b"")).slice(4..);
+    let permit = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+    let frame = Frame { bytes, arrived: Instant::now(), permit };
+    match dispatch.start(&peer, frame).await.await {
+        Answer::Close(reason) => assert!(reason.contains("\\n\\u{1b}[31mred"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pipelined_requests_are_counted_by_api_and_version() {
+    let node = node();
+    let (_server, mut io) = connect(&node);
+    for version in [0, 1, 2, 2] {
+        io.write_all(&raw(18, version, false, b"c", b"")).await.unwrap();
+    }
+    for _ in 0..4 {
+        assert!(answer(&mut io).await.is_some());
+    }
+    let text = node.metrics.text();
+    assert!(
+        text.contains(
+            "kafka_network_requestmetrics_requests_total{request=\"ApiVersions\",version=\"2\"} 2.0"
+        )
+    );
+}

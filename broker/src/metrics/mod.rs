@@ -1,0 +1,150 @@
+//! Metrics: what is counted, and `/metrics`.
+//!
+//! Names, types and help are rows of one table. Counters that handlers touch live here; everything else is read from
+//! its owner by a source when somebody looks. Knows no socket.
+
+mod latency;
+mod requests;
+mod samples;
+pub mod sources;
+mod table;
+mod topics;
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+
+pub use latency::Latency;
+pub use requests::{Answered, Requests};
+pub use samples::{Labels, Samples};
+pub use topics::Topics;
+
+/// Adds what its owner knows.
+pub type Source = Box<dyn Fn(&mut Samples) + Send + Sync>;
+
+/// All metrics of a broker.
+#[derive(Default)]
+pub struct Metrics {
+    /// By API.
+    pub requests: Requests,
+    /// By topic.
+    pub topics: Topics,
+    sources: RwLock<Vec<Source>>,
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub fn new() -> Arc<Metrics> {
+        Arc::new(Metrics::default())
+    }
+
+    /// Asks `source` too, from now on.
+    pub fn register(&self, source: impl Fn(&mut Samples) + Send + Sync + 'static) {
+        self.sources.write().push(Box::new(source));
+    }
+
+    /// Everything, now.
+    pub fn samples(&self) -> Samples {
+        let mut samples = Samples::default();
+        self.requests.samples(&mut samples);
+        self.topics.samples(&mut samples);
+        self.sources.read().iter().for_each(|source| source(&mut samples));
+        samples
+    }
+
+    /// The text that Prometheus reads.
+    pub fn text(self: &Arc<Metrics>) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Whole(self.clone())));
+        let mut out = String::new();
+        match encode(&mut out, &registry) {
+            Ok(()) => out,
+            Err(error) => {
+                tracing::error!(%error, "metrics could not be encoded");
+                String::new()
+            }
+        }
+    }
+}
+
+struct Whole(Arc<Metrics>);
+
+impl fmt::Debug for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Whole")
+    }
+}
+
+impl Collector for Whole {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.0.samples().encode(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use tidemark_proto::kafka::api::ApiKey;
+    use tidemark_proto::kafka::error::ErrorCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_text_has_kafkas_names_with_and_without_topic() {
+        let metrics = Metrics::new();
+        metrics.messages_in("orders", 3, 300);
+        metrics.messages_in("audit", 1, 50);
+        metrics.bytes_rejected("audit", 7, ErrorCode::CorruptMessage);
+        metrics.bytes_out("orders", 20);
+        metrics.requests.answered(Answered {
+            key: ApiKey::Produce,
+            version: 13,
+            queue: Duration::ZERO,
+            local: Duration::from_millis(1),
+            remote: Duration::from_millis(40),
+        });
+        metrics.register(|samples| samples.set("kafka_server_replicamanager_leadercount", 5.0));
+        let text = metrics.text();
+        for line in [
+            "# TYPE kafka_server_brokertopicmetrics_messagesin counter",
+            "kafka_server_brokertopicmetrics_messagesin_total 4.0",
+            "kafka_server_brokertopicmetrics_messagesin_total{topic=\"orders\"} 3.0",
+            "kafka_server_brokertopicmetrics_bytesin_total 350.0",
+            "kafka_server_brokertopicmetrics_bytesrejected_total{topic=\"audit\"} 7.0",
+            "kafka_server_brokertopicmetrics_invalidmessagecrcrecords_total 1.0",
+            "kafka_server_brokertopicmetrics_bytesout_total{topic=\"orders\"} 20.0",
+            "kafka_network_requestmetrics_requests_total{request=\"Produce\",version=\"13\"} 1.0",
+            "kafka_network_requestmetrics_totaltimems_count{request=\"Produce\"} 1.0",
+            "kafka_server_replicamanager_leadercount 5.0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+        assert!(
+            text.contains("kafka_network_requestmetrics_totaltimems{request=\"Produce\",quantile=\"0.99\"}")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_topic_is_no_longer_shown_but_stays_in_the_total() {
+        let metrics = Metrics::new();
+        metrics.messages_in("orders", 3, 300);
+        metrics.topics.forget("orders");
+        let text = metrics.text();
+        assert!(!text.contains("orders"), "{text}");
+        assert!(text.contains("kafka_server_brokertopicmetrics_messagesin_total 3.0"), "{text}");
+    }
+
+    #[test]
+    fn every_metric_is_in_the_table_once() {
+        let names: BTreeSet<&str> = table::ROWS.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), table::ROWS.len());
+        assert!(table::ROWS.iter().all(|row| !row.help.is_empty() && !row.name.ends_with("_total")));
+    }
+}

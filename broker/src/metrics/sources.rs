@@ -1,0 +1,81 @@
+//! Sources: how the parts of a broker show what they know.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use tidemark_proto::id::BrokerId;
+use tidemark_tiering::bucket::{Bucket, MeterRow, Seconds};
+
+use super::Samples;
+use crate::cluster::Image;
+use crate::server::Server;
+
+/// The bucket's requests, bytes, dollars and times.
+pub fn bucket(bucket: &Bucket, into: &mut Samples) {
+    meter(&bucket.meter(), into);
+}
+
+fn meter(rows: &[MeterRow], into: &mut Samples) {
+    for row in rows {
+        let labels = || {
+            vec![
+                ("kind", format!("{:?}", row.kind).to_lowercase()),
+                ("verb", format!("{:?}", row.verb).to_lowercase()),
+                ("outcome", format!("{:?}", row.outcome).to_lowercase()),
+            ]
+        };
+        into.add("tidemark_bucket_requests", labels(), row.attempts as f64);
+        into.add("tidemark_bucket_bytes", labels(), row.bytes as f64);
+        into.add("tidemark_bucket_dollars", labels(), row.dollars);
+        let bounds = Seconds::BOUNDS.into_iter().chain([f64::MAX]);
+        let buckets = bounds.zip(row.seconds.counts).collect();
+        into.histogram("tidemark_bucket_request_seconds", labels(), row.seconds.sum, buckets);
+    }
+}
+
+/// The network edge.
+pub fn server(server: &Server, into: &mut Samples) {
+    for (listener, count) in server.connections_by_listener() {
+        let labels = vec![("listener", listener.to_string()), ("networkProcessor", "0".to_owned())];
+        into.add("kafka_server_socket_server_metrics_connection_count", labels, count as f64);
+    }
+    let counts = server.counts();
+    for (name, count) in [
+        ("kafka_server_socket_server_metrics_connection_creation", &counts.accepted),
+        ("kafka_network_socketserver_expiredconnectionskilledcount", &counts.expired),
+        ("tidemark_connections_refused", &counts.refused),
+        ("tidemark_connections_protocol_error", &counts.protocol_errors),
+    ] {
+        into.set(name, count.load(Relaxed) as f64);
+    }
+    into.set("tidemark_request_bytes_queued", server.queued_bytes() as f64);
+    into.set("tidemark_answer_bytes_unread", server.unread_bytes() as f64);
+}
+
+/// The cluster as this broker (`node`) knows it.
+pub fn cluster(image: &Image, node: BrokerId, is_controller: bool, into: &mut Samples) {
+    let led = f64::from(image.led(node));
+    into.set("kafka_server_replicamanager_partitioncount", led);
+    into.set("kafka_server_replicamanager_leadercount", led);
+    into.set("kafka_server_replicamanager_atminisrpartitioncount", 0.0);
+    into.set("kafka_server_replicamanager_reassigningpartitions", 0.0);
+    into.set("kafka_controller_kafkacontroller_activecontrollercount", f64::from(u8::from(is_controller)));
+    let (mut topics, mut partitions, mut leaderless) = (0, 0, 0);
+    for topic in image.topics() {
+        topics += 1;
+        partitions += topic.partitions.len();
+        leaderless += topic.partitions.iter().filter(|partition| partition.leader.is_none()).count();
+    }
+    let (alive, dead) = image.brokers().fold((0, 0), |(alive, dead), broker| match broker.alive {
+        true => (alive + 1, dead),
+        false => (alive, dead + 1),
+    });
+    for (name, value) in [
+        ("kafka_controller_kafkacontroller_globaltopiccount", topics),
+        ("kafka_controller_kafkacontroller_globalpartitioncount", partitions),
+        ("kafka_controller_kafkacontroller_offlinepartitionscount", leaderless),
+        ("kafka_controller_kafkacontroller_activebrokercount", alive),
+        ("kafka_controller_kafkacontroller_fencedbrokercount", dead),
+    ] {
+        into.set(name, value as f64);
+    }
+}

@@ -1,0 +1,147 @@
+//! Every metric: name, type, help. Kafka's are named as jmx_exporter's stock rules would name them.
+
+/// Type of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises; exposed with `_total`.
+    Counter,
+    /// Goes up and down. Kafka's `_count` and quantiles are gauges too, or their names would change.
+    Gauge,
+    /// Cumulative buckets.
+    Histogram,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its name, without `_total`.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// What it says, with the unit.
+    pub help: &'static str,
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Row {
+    Row { name, kind: Kind::Counter, help }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Row {
+    Row { name, kind: Kind::Gauge, help }
+}
+
+const fn histogram(name: &'static str, help: &'static str) -> Row {
+    Row { name, kind: Kind::Histogram, help }
+}
+
+/// The rows, in the order they are exposed.
+pub const ROWS: &[Row] = &[
+    // BrokerTopicMetrics: all topics without label, each with one.
+    counter("kafka_server_brokertopicmetrics_messagesin", "Records appended"),
+    counter("kafka_server_brokertopicmetrics_bytesin", "Bytes of batches appended"),
+    counter("kafka_server_brokertopicmetrics_bytesout", "Bytes of batches fetched"),
+    counter("kafka_server_brokertopicmetrics_bytesrejected", "Bytes of batches refused"),
+    counter("kafka_server_brokertopicmetrics_totalproducerequests", "Produce requests, by topic entry"),
+    counter("kafka_server_brokertopicmetrics_totalfetchrequests", "Fetch requests, by topic entry"),
+    counter("kafka_server_brokertopicmetrics_failedproducerequests", "Produce entries refused"),
+    counter("kafka_server_brokertopicmetrics_failedfetchrequests", "Fetch entries refused"),
+    counter(
+        "kafka_server_brokertopicmetrics_nokeycompactedtopicrecords",
+        "Batches refused for records without key",
+    ),
+    counter(
+        "kafka_server_brokertopicmetrics_invalidmagicnumberrecords",
+        "Batches refused for their magic number",
+    ),
+    counter("kafka_server_brokertopicmetrics_invalidmessagecrcrecords", "Batches refused for their CRC"),
+    counter(
+        "kafka_server_brokertopicmetrics_invalidoffsetorsequencerecords",
+        "Batches refused for offsets or sequences",
+    ),
+    // ReplicaManager.
+    gauge("kafka_server_replicamanager_partitioncount", "Partitions on this broker"),
+    gauge("kafka_server_replicamanager_leadercount", "Partitions this broker leads"),
+    gauge(
+        "kafka_server_replicamanager_underreplicatedpartitions",
+        "0 while the bucket is reachable, else all",
+    ),
+    gauge(
+        "kafka_server_replicamanager_underminisrpartitioncount",
+        "0 while the bucket is reachable, else all",
+    ),
+    gauge("kafka_server_replicamanager_atminisrpartitioncount", "Always 0: the bucket replicates"),
+    gauge("kafka_server_replicamanager_offlinereplicacount", "Partitions whose log is damaged"),
+    gauge("kafka_server_replicamanager_reassigningpartitions", "Always 0: ownership moves at once"),
+    gauge("kafka_server_replicamanager_produceridcount", "Producer ids remembered"),
+    // Controller.
+    gauge("kafka_controller_kafkacontroller_activecontrollercount", "1 on the controller, else 0"),
+    gauge("kafka_controller_kafkacontroller_offlinepartitionscount", "Partitions without a leader"),
+    gauge("kafka_controller_kafkacontroller_globaltopiccount", "Topics of the cluster"),
+    gauge("kafka_controller_kafkacontroller_globalpartitioncount", "Partitions of the cluster"),
+    gauge("kafka_controller_kafkacontroller_activebrokercount", "Brokers alive"),
+    gauge("kafka_controller_kafkacontroller_fencedbrokercount", "Brokers known and not alive"),
+    // Requests.
+    counter("kafka_network_requestmetrics_requests", "Requests answered, by API and version"),
+    gauge("kafka_network_requestmetrics_totaltimems", "Milliseconds from arrival to answer, by quantile"),
+    gauge("kafka_network_requestmetrics_totaltimems_count", "Requests in totaltimems"),
+    gauge(
+        "kafka_network_requestmetrics_requestqueuetimems",
+        "Milliseconds from arrival to start, by quantile",
+    ),
+    gauge("kafka_network_requestmetrics_localtimems", "Milliseconds in the ordered first phase, by quantile"),
+    gauge(
+        "kafka_network_requestmetrics_remotetimems",
+        "Milliseconds waiting for the bucket and others, by quantile",
+    ),
+    gauge(
+        "kafka_network_requestmetrics_responsesendtimems",
+        "Milliseconds until the socket took it, by quantile",
+    ),
+    counter("kafka_network_requestmetrics_responsebytes", "Bytes of answers"),
+    // The edge.
+    gauge("kafka_server_socket_server_metrics_connection_count", "Open connections, by listener"),
+    counter("kafka_server_socket_server_metrics_connection_creation", "Connections accepted"),
+    counter("kafka_network_socketserver_expiredconnectionskilledcount", "Connections closed by a deadline"),
+    counter("tidemark_connections_refused", "Connections refused by a limit"),
+    counter("tidemark_connections_protocol_error", "Connections closed for breaking the protocol"),
+    gauge("tidemark_request_bytes_queued", "Bytes of requests being read or worked on"),
+    gauge("tidemark_answer_bytes_unread", "Bytes of answers that clients have not taken yet"),
+    gauge("kafka_server_delayedoperationpurgatory_purgatorysize", "Parked requests, by kind"),
+    // The log.
+    gauge("kafka_log_log_size", "Bytes of a partition"),
+    gauge("kafka_log_log_logstartoffset", "First offset of a partition"),
+    gauge("kafka_log_log_logendoffset", "High watermark of a partition"),
+    gauge("kafka_log_log_numlogsegments", "Extents of a partition"),
+    gauge("kafka_log_logmanager_offlinelogdirectorycount", "1 while the bucket cannot be reached"),
+    // Groups.
+    gauge("kafka_server_group_coordinator_metrics_group_count", "Groups coordinated here, by protocol"),
+    gauge("kafka_coordinator_group_groupmetadatamanager_numgroups", "Groups coordinated here"),
+    gauge("kafka_coordinator_group_groupmetadatamanager_numgroupsstable", "Groups at work"),
+    gauge("kafka_coordinator_group_groupmetadatamanager_numgroupsempty", "Groups without members"),
+    gauge("kafka_coordinator_group_groupmetadatamanager_numgroupsdead", "Groups going away"),
+    gauge(
+        "kafka_coordinator_group_groupmetadatamanager_numgroupspreparingrebalance",
+        "Groups gathering members",
+    ),
+    gauge(
+        "kafka_coordinator_group_groupmetadatamanager_numgroupscompletingrebalance",
+        "Groups awaiting assignments",
+    ),
+    gauge("kafka_coordinator_group_groupmetadatamanager_numoffsets", "Offsets kept"),
+    // The bucket.
+    counter("tidemark_bucket_requests", "Requests to the bucket, by kind of object, verb and outcome"),
+    counter("tidemark_bucket_bytes", "Bytes of bodies to and from the bucket"),
+    counter("tidemark_bucket_dollars", "Price of the requests by tidemark.bucket.price"),
+    histogram("tidemark_bucket_request_seconds", "Time of requests to the bucket"),
+    gauge("tidemark_bucket_healthy", "1 while the bucket answers"),
+    // The lane.
+    gauge("tidemark_lane_unacked_bytes", "Bytes of the lane in flight"),
+    gauge("tidemark_lane_in_flight", "PUTs of the lane in flight"),
+    counter("tidemark_lane_parcels", "Parcels committed"),
+    counter("tidemark_lane_hedges", "PUTs sent a second time because the first was slow"),
+];
+
+/// A row by name.
+pub fn find(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name == name)
+}
