@@ -38,9 +38,9 @@ pub fn data(tables: &Tables) -> String {
 pub fn api_table(tables: &Tables) -> String {
     let mut out = String::from("&[\n");
     for api in &tables.apis {
-        let (low, high) = api.request.versions;
+        let ((oldest, _), (low, high)) = (api.request.versions, api.request.kafka);
         let flexible = api.request.flexible.unwrap_or(i16::MAX);
-        _ = writeln!(out, "    row(ApiKey::{}, {low}, {high}, {flexible}),", api.name);
+        _ = writeln!(out, "    row(ApiKey::{}, {oldest}, {low}, {high}, {flexible}),", api.name);
     }
     out + "]\n"
 }

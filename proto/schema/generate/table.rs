@@ -22,7 +22,10 @@ pub struct Api {
 /// One message; the first struct is the message itself.
 pub struct Message {
     pub name: String,
+    /// What the codec speaks.
     pub versions: Versions,
+    /// What Kafka 4.3.1 speaks: the same, but for minima that are kept for older clients.
+    pub kafka: Versions,
     pub flexible: Option<i16>,
     pub structs: Vec<Struct>,
 }
@@ -116,17 +119,15 @@ fn read_file(text: &str, tables: &mut Tables) -> Result<()> {
     while let Some(((number, head), after)) = rest.split_first() {
         let words: Vec<&str> = head.split_whitespace().collect();
         match words.as_slice() {
-            ["api", key, name, versions, flexible @ ..] => {
-                let (versions, flexible) = (range(versions, i16::MAX)?, flexibility(flexible)?);
-                let (request, after) = part("request", format!("{name}Request"), versions, flexible, after)?;
-                let (response, after) =
-                    part("response", format!("{name}Response"), versions, flexible, after)?;
+            ["api", key, name, versions, rest_of_head @ ..] => {
+                let span = span(versions, rest_of_head)?;
+                let (request, after) = part("request", format!("{name}Request"), &span, after)?;
+                let (response, after) = part("response", format!("{name}Response"), &span, after)?;
                 tables.apis.push(Api { key: key.parse()?, name: (*name).to_owned(), request, response });
                 rest = after;
             }
-            ["data", name, versions, flexible @ ..] => {
-                let (versions, flexible) = (range(versions, i16::MAX)?, flexibility(flexible)?);
-                let (message, after) = message((*name).to_owned(), versions, flexible, after)?;
+            ["data", name, versions, rest_of_head @ ..] => {
+                let (message, after) = message((*name).to_owned(), &span(versions, rest_of_head)?, after)?;
                 tables.data.push(message);
                 rest = after;
             }
@@ -138,25 +139,14 @@ fn read_file(text: &str, tables: &mut Tables) -> Result<()> {
 
 type Lines<'a> = &'a [(usize, &'a str)];
 
-fn part<'a>(
-    word: &str,
-    name: String,
-    versions: Versions,
-    flexible: Option<i16>,
-    lines: Lines<'a>,
-) -> Result<(Message, Lines<'a>)> {
+fn part<'a>(word: &str, name: String, span: &Span, lines: Lines<'a>) -> Result<(Message, Lines<'a>)> {
     match lines.split_first() {
-        Some(((_, line), after)) if *line == word => message(name, versions, flexible, after),
+        Some(((_, line), after)) if *line == word => message(name, span, after),
         _ => Err(format!("{name}: expected `{word}`").into()),
     }
 }
 
-fn message(
-    name: String,
-    versions: Versions,
-    flexible: Option<i16>,
-    lines: Lines<'_>,
-) -> Result<(Message, Lines<'_>)> {
+fn message<'a>(name: String, span: &Span, lines: Lines<'a>) -> Result<(Message, Lines<'a>)> {
     let end = lines
         .iter()
         .position(|(_, line)| {
@@ -165,7 +155,7 @@ fn message(
         .unwrap_or(lines.len());
     let mut structs = BTreeMap::new();
     let mut order = vec![name.clone()];
-    let used = structure(&name, 0, &lines[..end], versions.1, &mut structs, &mut order)?;
+    let used = structure(&name, 0, &lines[..end], span.versions.1, &mut structs, &mut order)?;
     if let Some((number, _)) = lines[..end].get(used) {
         return Err(format!("line {number}: unexpected indentation").into());
     }
@@ -176,7 +166,8 @@ fn message(
             Ok(Struct { name, fields })
         })
         .collect::<Result<_>>()?;
-    Ok((Message { name, versions, flexible, structs }, &lines[end..]))
+    let &Span { versions, kafka, flexible } = span;
+    Ok((Message { name, versions, kafka, flexible, structs }, &lines[end..]))
 }
 
 /// Reads the members of one struct at `depth`; returns how many lines they took.
@@ -271,10 +262,24 @@ fn range(word: &str, newest: i16) -> Result<Versions> {
     }
 }
 
-fn flexibility(words: &[&str]) -> Result<Option<i16>> {
-    match words {
-        ["never", "flexible"] => Ok(None),
-        ["flexible", from] => Ok(Some(from.trim_end_matches('+').parse()?)),
-        _ => Err("expected `flexible N+` or `never flexible`".into()),
-    }
+/// What a header line says of versions.
+struct Span {
+    versions: Versions,
+    kafka: Versions,
+    flexible: Option<i16>,
+}
+
+fn span(versions: &str, rest: &[&str]) -> Result<Span> {
+    let kafka = range(versions, i16::MAX)?;
+    let (flexible, rest) = match rest {
+        ["never", "flexible", rest @ ..] => (None, rest),
+        ["flexible", from, rest @ ..] => (Some(from.trim_end_matches('+').parse()?), rest),
+        _ => return Err("expected `flexible N+` or `never flexible`".into()),
+    };
+    let oldest = match rest {
+        [] => kafka.0,
+        ["since", oldest] => oldest.parse()?,
+        _ => return Err("expected `since N` or nothing more".into()),
+    };
+    Ok(Span { versions: (oldest, kafka.1), kafka, flexible })
 }

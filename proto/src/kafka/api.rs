@@ -152,7 +152,10 @@ pub struct ApiRow {
     pub key: ApiKey,
     /// Kafka's name of it.
     pub name: &'static str,
-    /// Lowest version.
+    /// Lowest version the codec speaks. Where it is below `min`, Kafka 4 has dropped what lies between,
+    /// and serving it is a favour to old clients.
+    pub oldest: i16,
+    /// Lowest version of Kafka 4.3.1.
     pub min: i16,
     /// Highest version.
     pub max: i16,
@@ -163,15 +166,15 @@ pub struct ApiRow {
 impl ApiRow {
     /// Whether the codec speaks this version.
     pub fn speaks(&self, version: i16) -> bool {
-        (self.min..=self.max).contains(&version)
+        (self.oldest..=self.max).contains(&version)
     }
 }
 
 /// What the codec speaks, in rising order of keys; generated from the tables in `proto/schema`.
 pub const TABLE: &[ApiRow] = include!(concat!(env!("OUT_DIR"), "/api_table.rs"));
 
-const fn row(key: ApiKey, min: i16, max: i16, first_flexible: i16) -> ApiRow {
-    ApiRow { key, name: key.name(), min, max, first_flexible }
+const fn row(key: ApiKey, oldest: i16, min: i16, max: i16, first_flexible: i16) -> ApiRow {
+    ApiRow { key, name: key.name(), oldest, min, max, first_flexible }
 }
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ pub fn decode_response_header(d: &mut Decoder, header_version: i16) -> Result<i3
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::TEXT_MAX;
     use super::*;
     use crate::kafka::messages::{
         ApiVersionsRequest, ApiVersionsResponse, FetchResponse, HeartbeatRequest, fetch_response,
@@ -114,6 +115,19 @@ mod tests {
         let header = decode_request_header(&mut d).unwrap();
         assert_eq!((header.api_key, header.correlation_id, header.client_id), (i16::MAX, 5, None));
         assert_eq!(&d.rest()[..], b"body");
+    }
+
+    #[test]
+    fn a_client_id_of_any_bytes_a_string_may_hold_is_read_as_it_is() {
+        let odd = Text::from(["\0\n\r\x1b[31m", &"x".repeat(TEXT_MAX - 9)].concat());
+        assert_eq!(odd.len(), TEXT_MAX - 1);
+        let frame =
+            encode_request(1, Some(&odd), &HeartbeatRequest::default(), 4).unwrap().into_bytes().unwrap();
+        let mut d = Decoder::new(frame.slice(4..));
+        assert_eq!(decode_request_header(&mut d).unwrap().client_id, Some(odd.clone()));
+        assert!(!format!("{odd:?}").contains(['\0', '\n', '\x1b']), "Debug is what log lines show");
+        let too_long = Text::from("x".repeat(TEXT_MAX + 1));
+        assert!(encode_request(1, Some(&too_long), &HeartbeatRequest::default(), 4).is_err());
     }
 
     #[test]

@@ -2,21 +2,19 @@
 //! the records of `__consumer_offsets` and `__transaction_state`.
 //!
 //! All of them begin with a 16-bit number: a blob's or value's version, or the kind of a key.
-#![allow(clippy::all, reason = "generated in part")]
 
 use bytes::Bytes;
 
 use super::wire::{DecodeError, Decoder, EncodeError, Encoder, Fault, Message, Wire};
 
-mod prelude {
-    pub use bytes::Bytes;
-    pub use uuid::Uuid;
+pub use generated::*;
 
-    pub use crate::kafka::text::Text;
-    pub use crate::kafka::wire::{self, DecodeError, Decoder, EncodeError, Encoder, Tags};
+#[allow(clippy::all, reason = "generated")]
+mod generated {
+    use crate::kafka::messages::prelude;
+
+    include!(concat!(env!("OUT_DIR"), "/internal.rs"));
 }
-
-include!(concat!(env!("OUT_DIR"), "/internal.rs"));
 
 /// Version of [`OffsetCommitValue`] that is written: tools in the field read no newer one.
 pub const OFFSET_COMMIT_VALUE: i16 = 3;

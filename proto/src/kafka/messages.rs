@@ -7,7 +7,8 @@
 use super::api::ApiKey;
 use super::wire;
 
-mod prelude {
+/// What the generated modules have in scope.
+pub(super) mod prelude {
     pub use bytes::Bytes;
     pub use uuid::Uuid;
 

@@ -34,15 +34,16 @@ fn page() -> String {
          Generated from `proto/schema`; do not edit. `UPDATE_EXPECT=1 cargo test -p tidemark-proto` writes it anew.\n\
          Versions are Apache Kafka 4.3.1's. What a broker answers, and in which versions, is its own table's business:\n\
          ask it (`kafka-broker-api-versions.sh`).\n\n\
-         | key | API | versions | flexible from | fields |\n|---|---|---|---|---|\n",
+         | key | API | versions | and, for old clients, from | flexible from | fields |\n|---|---|---|---|---|---|\n",
     );
     let fields =
         |message: &crate::table::Message| message.structs.iter().map(|one| one.fields.len()).sum::<usize>();
     for api in &TABLES.apis {
-        let (low, high) = api.request.versions;
+        let ((oldest, _), (low, high)) = (api.request.versions, api.request.kafka);
+        let oldest = if oldest < low { oldest.to_string() } else { String::new() };
         let flexible = api.request.flexible.map_or("never".to_owned(), |first| first.to_string());
         let count = fields(&api.request) + fields(&api.response);
-        _ = writeln!(page, "| {} | {} | {low}-{high} | {flexible} | {count} |", api.key, api.name);
+        _ = writeln!(page, "| {} | {} | {low}-{high} | {oldest} | {flexible} | {count} |", api.key, api.name);
     }
     page.push_str("\n## Not spoken\n\n| key | API | why |\n|---|---|---|\n");
     for key in ApiKey::ALL.iter().filter(|key| key.row().is_none()) {

@@ -14,7 +14,7 @@ import org.apache.kafka.common.protocol.ApiKeys;
 import org.apache.kafka.common.protocol.ByteBufferAccessor;
 import org.apache.kafka.common.protocol.Errors;
 import org.apache.kafka.common.protocol.Message;
-import org.apache.kafka.common.protocol.MessageUtil;
+import org.apache.kafka.common.protocol.ObjectSerializationCache;
 
 /**
  * What Apache Kafka's own client says about the protocol, for our codec's tests to compare with.
@@ -49,10 +49,10 @@ public class CodecOracle {
                 if (bytes.hasRemaining()) {
                     throw new IllegalStateException(bytes.remaining() + " bytes left over");
                 }
-                ByteBuffer written = MessageUtil.toByteBufferAccessor(message, version).buffer();
-                byte[] all = new byte[written.remaining()];
-                written.get(all);
-                answer = HexFormat.of().formatHex(all);
+                ObjectSerializationCache cache = new ObjectSerializationCache();
+                ByteBuffer written = ByteBuffer.allocate(message.size(cache, version));
+                message.write(new ByteBufferAccessor(written), cache, version);
+                answer = HexFormat.of().formatHex(written.array(), 0, written.position());
             } catch (Exception | StackOverflowError failure) {
                 answer = "error " + failure;
             }
@@ -181,13 +181,12 @@ public class CodecOracle {
             System.out.println("error " + error.code() + " " + error.name() + " " + retriable);
         }
         for (ApiKeys key : ApiKeys.clientApis()) {
-            if (key.hasValidVersion()) {
-                System.out.println("api " + key.id + " " + key.messageType.name + " " + key.oldestVersion() + "-"
-                    + key.latestVersion(false));
-                for (short v = key.oldestVersion(); v <= key.latestVersion(false); v++) {
-                    System.out.println("header " + key.id + " " + v + " " + key.requestHeaderVersion(v) + " "
-                        + key.responseHeaderVersion(v));
-                }
+            short oldest = key.oldestVersion();
+            short latest = key.latestVersion(false);
+            System.out.println("api " + key.id + " " + key.messageType.name + " " + oldest + "-" + latest);
+            for (short v = oldest; v <= latest; v++) {
+                System.out.println("header " + key.id + " " + v + " " + key.requestHeaderVersion(v) + " "
+                    + key.responseHeaderVersion(v));
             }
         }
     }
