@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod config;
 pub mod group;
 pub mod http;
+pub mod ledger;
 pub mod metrics;
 pub mod node;
 pub mod server;

@@ -9,11 +9,14 @@ mod join;
 pub mod members;
 pub mod offsets;
 mod rebalance;
+pub mod record;
 pub mod state;
 pub mod subscription;
 
 #[cfg(test)]
 mod tests;
+
+pub use crate::ledger::Groups;
 
 /// The partition of `__consumer_offsets` whose leader coordinates this group: Java's `String.hashCode`, as
 /// tools compute it too; `Integer.MIN_VALUE` counts as 0.
