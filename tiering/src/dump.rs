@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::format::{Damage, Header, Kind, open, seal};
 use crate::parcel::{self, Fact, Footer};
+use crate::run::{self, Partition, Root, State};
 
 /// The object as text. Bodies that other crates define are given as their length.
 pub fn dump(bytes: &Bytes) -> Result<String, Damage> {
@@ -14,6 +15,16 @@ pub fn dump(bytes: &Bytes) -> Result<String, Damage> {
     let done = match header.kind {
         Kind::Parcel => parcel(&mut out, bytes)?,
         Kind::Seal => sealed(&mut out, bytes)?,
+        Kind::Run => {
+            let (header, root, partitions) = run::open(bytes)?;
+            head(&mut out, &header).and_then(|()| runs(&mut out, &root, &partitions))
+        }
+        Kind::Checkpoint => {
+            let (header, checkpoint) = run::checkpoint::parse(bytes)?;
+            head(&mut out, &header).and_then(|()| {
+                checkpoint.states.iter().try_for_each(|(of, found)| state(&mut out, &of.to_string(), found))
+            })
+        }
         _ => {
             let (header, body) = open(bytes)?;
             head(&mut out, &header).and_then(|()| writeln!(out, "body {} bytes", body.len()))
@@ -86,4 +97,30 @@ fn contents(out: &mut String, footer: &Footer) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+fn runs(out: &mut String, root: &Root, partitions: &[Partition]) -> std::fmt::Result {
+    writeln!(out, "level {} newest {} pages {}", root.level, root.max_timestamp, root.pages.len())?;
+    for (lane, from, to) in &root.lanes {
+        writeln!(out, "from lane {lane} life {} parcels {from}..{to}", lane.life)?;
+    }
+    for partition in partitions {
+        let Partition { of, base_offset, last_offset, position, length, crc, batches, .. } = partition;
+        let kind = if partition.internal { " internal" } else { "" };
+        write!(out, "{of}{kind} {base_offset}..={last_offset} at {position} + {length} crc {crc:08x} ")?;
+        writeln!(out, "batches {batches} newest {}", partition.max_timestamp)?;
+        for slice in &partition.slices {
+            writeln!(out, "  {} at + {} newest {}", slice.base_offset, slice.at, slice.max_timestamp)?;
+        }
+        if let Some(found) = &partition.state {
+            state(out, "  state", found)?;
+        }
+    }
+    Ok(())
+}
+
+fn state(out: &mut String, name: &str, state: &State) -> std::fmt::Result {
+    write!(out, "{name} {}..{} epochs", state.log_start, state.end)?;
+    state.epochs.iter().try_for_each(|(epoch, start)| write!(out, " {epoch}@{start}"))?;
+    writeln!(out, " snapshot {} bytes", state.snapshot.len())
 }

@@ -6,6 +6,7 @@
 
 pub mod scan;
 pub mod seal;
+pub mod tail;
 
 use std::fmt;
 

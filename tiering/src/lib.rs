@@ -10,4 +10,6 @@ pub mod keys;
 pub mod lane;
 pub mod log;
 pub mod parcel;
+pub mod run;
 pub mod seam;
+pub mod upkeep;

@@ -16,6 +16,7 @@ use tidemark_proto::record::view::Batch;
 use tidemark_tiering::dump::dump;
 use tidemark_tiering::format::{self, Header, Kind, seal};
 use tidemark_tiering::parcel::{BatchEntry, Entry, Fact, build};
+use tidemark_tiering::run::{self, Piece, State, checkpoint};
 use uuid::Uuid;
 
 const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(0x7c1d_e5f0_0000_4000_8000_0000_0000_0001));
@@ -73,8 +74,50 @@ fn meta() -> Vec<u8> {
     format::object(header, &b"records of another crate"[..]).concat()
 }
 
+fn state() -> State {
+    State {
+        log_start: Offset(50),
+        end: Offset(104),
+        epochs: vec![(LeaderEpoch(0), Offset(0)), (LeaderEpoch(3), Offset(80))],
+        snapshot: Bytes::from_static(b"producers, the broker's own form"),
+    }
+}
+
+fn piece(of: TopicPartition, internal: bool, offsets: &[i64], state: Option<State>) -> Piece {
+    let at = Millis(1_767_225_600_000);
+    let plain = Builder::new().append(at, Some(b"key"), Some(&[7; 40_000])).build();
+    let batch = |base: &i64| {
+        let entry = entry(of, internal, *base, &plain);
+        (entry.meta, entry.batch.to_bytes())
+    };
+    Piece { of, internal, batches: offsets.iter().map(batch).collect(), state }
+}
+
+fn run_object() -> Vec<u8> {
+    let header = Header::of_lane(Kind::Run, CLUSTER, LANE, Seq(41), Nonce(5));
+    let pieces = vec![
+        piece(of(1, 0), false, &[100, 101, 102], Some(state())),
+        piece(of(2, 3), false, &[7], None),
+        piece(of(9, 17), true, &[5], Some(state())),
+    ];
+    let id = Uuid::from_u128(0x8000_8000_0000_0000_0000);
+    run::build(header, id, vec![(LANE, Seq(3), Seq(41))], pieces).0.to_bytes().to_vec()
+}
+
+fn checkpoint_object() -> Vec<u8> {
+    let header = Header::of_lane(Kind::Checkpoint, CLUSTER, LANE, Seq(41), Nonce(6));
+    let states = [(of(1, 0), state()), (of(2, 3), State::default())];
+    checkpoint::encode(header, states.iter().map(|(of, state)| (of, state))).to_bytes().to_vec()
+}
+
 fn present() -> Vec<(&'static str, Vec<u8>)> {
-    vec![("parcel", parcel()), ("seal", sealed()), ("meta", meta())]
+    vec![
+        ("parcel", parcel()),
+        ("seal", sealed()),
+        ("meta", meta()),
+        ("run", run_object()),
+        ("checkpoint", checkpoint_object()),
+    ]
 }
 
 fn damaged() -> Vec<(&'static str, Vec<u8>)> {
@@ -96,6 +139,12 @@ fn damaged() -> Vec<(&'static str, Vec<u8>)> {
         ("parcel-footer-length", footer_length),
         ("seal-truncated", sealed()[..100].to_vec()),
         ("meta-longer", [meta(), vec![0]].concat()),
+        ("run-data-flip", {
+            let mut bytes = run_object();
+            bytes[50_000] ^= 1;
+            bytes
+        }),
+        ("checkpoint-truncated", checkpoint_object()[..200].to_vec()),
         ("empty", vec![]),
     ]
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemark_proto::id::{ClusterId, LaneId, Seq};
 use tokio::time::Instant;
@@ -63,7 +64,12 @@ pub struct OwnParcel {
     pub footer: Arc<Footer>,
     /// Bytes of the whole object.
     pub size: u64,
+    /// When it was first sent.
+    pub sent: Instant,
 }
+
+/// Parcels above the low mark at which a lane is behind.
+const PARCELS: usize = 512;
 
 #[derive(Debug, Default)]
 struct Contents {
@@ -200,8 +206,20 @@ impl Writer {
         self.state.is_full()
     }
 
+    /// Whether cuts have fallen so far behind that producers must wait: a takeover reads every footer from the
+    /// low mark on, so there may be no more than one cut running and one filling.
+    pub fn is_behind(&self) -> bool {
+        self.parcels.len() >= PARCELS
+    }
+
+    /// Own committed parcels from the low mark on, as [`crate::upkeep::cut::plan`] takes them.
+    pub fn committed(&self) -> impl Iterator<Item = (Seq, u64, Instant)> {
+        let own = self.parcels.range(..self.commit());
+        own.map(|(seq, parcel)| (*seq, parcel.size, parcel.sent))
+    }
+
     /// The dial's present D, a metric.
-    pub fn longest_wait(&self) -> std::time::Duration {
+    pub fn longest_wait(&self) -> Duration {
         self.state.longest_wait()
     }
 
@@ -254,7 +272,8 @@ impl Writer {
             let seq = self.appender.next_seq();
             let nonce = self.entropy.nonce();
             let built = build(self.cluster, self.lane, seq, nonce, contents.entries, contents.facts);
-            self.parcels.insert(seq, OwnParcel { footer: built.footer, size: built.body.len() as u64 });
+            let size = built.body.len() as u64;
+            self.parcels.insert(seq, OwnParcel { footer: built.footer, size, sent: Instant::now() });
             self.appender.push(built.body);
         }
     }

@@ -8,8 +8,9 @@ use tidemark_proto::id::{ClusterId, LaneId, Nonce, PartitionIndex, Seq, TopicId,
 use tidemark_proto::record::stamp::Stamped;
 
 use super::footer::{BatchEntry, Fact, Footer, Part};
-use super::read::TRAILER_MAGIC;
+use super::read::MAGIC;
 use crate::bucket::Body;
+use crate::format::tail::finish;
 use crate::format::{HEADER_LEN, Header, Kind};
 
 /// One stamped batch on its way into a parcel.
@@ -87,13 +88,8 @@ pub fn build(
     }
     let footer = Footer { parts, facts };
     let mut tail = footer.encode();
-    let footer_length = tail.len();
-    let body_length = position - HEADER_LEN as u64 + (footer_length + super::read::TRAILER_LEN) as u64;
     let mut header = Header::of_lane(Kind::Parcel, cluster, lane, seq, nonce);
-    let head = header.encode(body_length, [&tail[..]]);
-    tail.extend_from_slice(&head);
-    tail.extend_from_slice(&(footer_length as u32).to_be_bytes());
-    tail.extend_from_slice(&TRAILER_MAGIC);
+    let head = finish(&mut tail, &mut header, position - HEADER_LEN as u64, MAGIC);
     pieces[0] = Bytes::copy_from_slice(&head);
     pieces.push(Bytes::from(tail));
     Built { body: Body::from(pieces), footer: Arc::new(footer) }

@@ -7,12 +7,11 @@ use tidemark_proto::id::{LeaderEpoch, Offset};
 use tidemark_proto::record::view::Batch;
 
 use super::footer::{BatchEntry, Footer};
+use crate::format::tail::{Split, TRAILER_LEN, split};
 use crate::format::{Damage, HEADER_LEN, Header, Kind};
 
 /// Last four bytes of a parcel.
-pub const TRAILER_MAGIC: [u8; 4] = *b"PRCL";
-/// Copy of the header, footer length, magic.
-pub const TRAILER_LEN: usize = HEADER_LEN + 8;
+pub const MAGIC: [u8; 4] = *b"PRCL";
 
 /// What the end of a parcel's bytes gave.
 #[derive(Clone, Debug)]
@@ -25,40 +24,12 @@ pub enum Tail {
 
 /// Parses the last bytes of a parcel of `size` bytes. Checks all but whose parcel it is.
 pub fn parse_tail(tail: &[u8], size: u64) -> Result<Tail, Damage> {
-    let Some((rest, trailer)) = tail.split_last_chunk::<TRAILER_LEN>() else {
-        return match size <= tail.len() as u64 {
-            true => Err(Damage::new("shorter than a parcel's trailer")),
-            false => Ok(Tail::Needs(TRAILER_LEN as u64)),
-        };
+    let (header, bytes, at) = match split(tail, size, Kind::Parcel, MAGIC)? {
+        Split::Whole(header, bytes, at) => (header, bytes, at),
+        Split::Needs(bytes) => return Ok(Tail::Needs(bytes)),
     };
-    if trailer[TRAILER_LEN - 4..] != TRAILER_MAGIC {
-        return Err(Damage::new("does not end as a parcel does"));
-    }
-    let header = Header::parse(trailer)?;
-    if header.kind != Kind::Parcel {
-        return Err(Damage::new(format!("a {} where a parcel ends", header.kind)));
-    }
-    let mut length = [0; 4];
-    length.copy_from_slice(&trailer[HEADER_LEN..HEADER_LEN + 4]);
-    let length = u64::from(u32::from_be_bytes(length));
-    if header.body_length.checked_add(HEADER_LEN as u64) != Some(size) {
-        let said = header.body_length;
-        return Err(Damage::new(format!("the object is {size} bytes, its body should be {said}")));
-    }
-    let needs = length + TRAILER_LEN as u64;
-    if needs > header.body_length {
-        return Err(Damage::new("the footer is longer than the object"));
-    }
-    let Some(at) = (rest.len() as u64).checked_sub(length) else {
-        return match size <= tail.len() as u64 {
-            true => Err(Damage::new("the footer is longer than the object")),
-            false => Ok(Tail::Needs(needs)),
-        };
-    };
-    let bytes = &rest[at as usize..];
-    header.verify([bytes])?;
     let footer = Footer::parse(bytes)?;
-    if footer.end() != size - needs {
+    if footer.end() != at {
         return Err(Damage::new("the batches do not end where the footer begins"));
     }
     Ok(Tail::Whole(header, Arc::new(footer)))

@@ -1,0 +1,4 @@
+//! What keeps the bucket small: each job a pure plan and a small driver.
+
+pub mod cut;
+pub mod reclaim;
