@@ -77,7 +77,6 @@ struct Line {
     filler: Bytes,
     next: AtomicU64,
     puts_max: u64,
-    until: Instant,
     get_share: f64,
     readable: u64,
     seams: Seams,
@@ -126,7 +125,6 @@ async fn lines(
                     filler: filler(size, seams),
                     next: AtomicU64::new(0),
                     puts_max: puts + readable,
-                    until: Instant::now() + Duration::from_secs_f64(args.seconds),
                     get_share: args.get_share,
                     readable,
                     seams: seams.clone(),
@@ -138,7 +136,7 @@ async fn lines(
                     }
                     line.next.store(line.readable, Ordering::Relaxed);
                 }
-                let row = line.clone().measure(op, in_flight, args.pid).await?;
+                let row = line.clone().measure(op, in_flight, args).await?;
                 let first = if op == Op::Put { 0 } else { line.readable };
                 made.extend((first..line.next.load(Ordering::Relaxed)).map(|n| line.key(n)));
                 table.push(row);
@@ -185,9 +183,9 @@ impl Line {
         Ok(())
     }
 
-    async fn worker(self: Arc<Self>, op: Op) -> Result<(Latency, u64)> {
+    async fn worker(self: Arc<Self>, op: Op, until: Instant) -> Result<(Latency, u64)> {
         let (mut latency, mut gets) = (Latency::default(), 0);
-        while Instant::now() < self.until {
+        while Instant::now() < until {
             let get = op == Op::Get || (op == Op::Mixed && self.seams.entropy.unit() < self.get_share);
             let began = Instant::now();
             if get {
@@ -206,11 +204,12 @@ impl Line {
         Ok((latency, gets))
     }
 
-    async fn measure(self: Arc<Self>, op: Op, in_flight: u32, pid: Option<u32>) -> Result<Vec<Cell>> {
-        let (own, server) = (Process::own()?, pid.map(Process::observe).transpose()?);
+    async fn measure(self: Arc<Self>, op: Op, in_flight: u32, args: &Args) -> Result<Vec<Cell>> {
+        let (own, server) = (Process::own()?, args.pid.map(Process::observe).transpose()?);
         let began = Instant::now();
+        let until = began + Duration::from_secs_f64(args.seconds);
         let workers: Vec<_> =
-            (0..in_flight).map(|_| self.seams.tasks.spawn(self.clone().worker(op))).collect();
+            (0..in_flight).map(|_| self.seams.tasks.spawn(self.clone().worker(op, until))).collect();
         let mut latency = Latency::default();
         for worker in workers {
             let (theirs, _) = worker.await?.context("the run was stopped")??;

@@ -84,6 +84,7 @@ pub enum Outage {
 #[allow(missing_docs)] // named as the fields of `Faults`
 pub enum Fault {
     SlowDown,
+    #[serde(rename = "stored_503")]
     Stored503,
     Lost,
     Late,
