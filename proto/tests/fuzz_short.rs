@@ -1,13 +1,15 @@
 //! Seeded mutation fuzzing of everything that takes bytes from outside, short enough for CI.
 //!
 //! `FUZZ_SECONDS` (2 for each target) says how long, `FUZZ_SEED` starts at a given seed. A failure prints
-//! the seed of its round: `FUZZ_SEED=<that>` repeats it first.
+//! the seed of its round: `FUZZ_SEED=<that>` repeats it first
+//! (messages: with what earlier rounds found, so repeat from the run's own first seed).
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 mod fuzz {
     pub mod batches;
+    pub mod messages;
     pub mod mutate;
 }
 
@@ -39,4 +41,18 @@ fn now() -> Instant {
 fn no_bytes_make_a_batch_panic_or_pass_validation_unreadable() {
     let corpus = fuzz::batches::corpus();
     run("batches", |random| fuzz::batches::round(random, &corpus));
+}
+
+#[test]
+fn no_bytes_make_a_message_panic_or_change_when_written_again() {
+    let mut targets = fuzz::messages::targets();
+    run("messages", |random| fuzz::messages::round(random, &mut targets));
+}
+
+#[test]
+fn every_request_of_the_codec_is_fuzzed() {
+    use tidemark_proto::kafka::api::TABLE;
+    let mut fuzzed: Vec<_> = fuzz::messages::targets().iter().filter_map(|target| target.key).collect();
+    fuzzed.sort();
+    assert_eq!(fuzzed, TABLE.iter().map(|row| row.key).collect::<Vec<_>>());
 }

@@ -273,7 +273,6 @@ async fn an_older_broker_is_asked_again_in_a_version_it_knows() {
                     api_key,
                     min_version,
                     max_version,
-                    ..Default::default()
                 })
                 .to_vec()
         };

@@ -56,7 +56,6 @@ impl Client {
             let request = ApiVersionsRequest {
                 client_software_name: "tidemark".into(),
                 client_software_version: env!("CARGO_PKG_VERSION").into(),
-                ..Default::default()
             };
             let correlation = self.next_correlation();
             let frame = self.encode(correlation, version, &request)?;
