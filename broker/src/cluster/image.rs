@@ -498,6 +498,7 @@ impl Image {
         partitions: &[(TopicId, Vec<PartitionIndex>)],
     ) {
         let version = self.version;
+        let low = from.and_then(|closed| self.lanes.get(&closed.lane)).map_or(Seq(0), |row| row.low);
         let topics = Arc::make_mut(&mut self.topics);
         let led = Arc::make_mut(&mut self.led);
         for (topic, indexes) in partitions {
@@ -514,7 +515,7 @@ impl Image {
                         led.remove(&old);
                     }
                 }
-                partition.close(from);
+                partition.close(from, low);
                 if let Some(place) = to {
                     partition.leader = Some(place.node);
                     partition.leader_epoch.0 += 1;
@@ -613,15 +614,15 @@ impl Image {
 }
 
 impl Partition {
-    fn close(&mut self, from: Option<Closed>) {
+    fn close(&mut self, from: Option<Closed>, low: Seq) {
         let Some(from) = from else { return };
         if let Some(entry) = self.chain.last_mut()
             && entry.lane == from.lane
             && entry.to.is_none()
         {
             entry.to = Some(from.to);
-            if from.to <= entry.from {
-                self.chain.pop(); // it cannot hold a batch
+            if from.to <= entry.from.max(low) {
+                self.chain.pop(); // it holds no batch, or none that is not in runs
             }
         }
     }

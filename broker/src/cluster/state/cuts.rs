@@ -36,7 +36,7 @@ impl Image {
             return Err(ErrorCode::InvalidUpdateVersion);
         }
         let known = runs.iter().any(|run| self.runs.contains_key(&run.id));
-        if known && low == row.low {
+        if (known || runs.is_empty()) && low == row.low {
             return Ok(Outcome::reply(Reply::Done)); // sent twice
         }
         let foreign = checkpoint.is_some_and(|c| c.lane != lane || c.upto != low);

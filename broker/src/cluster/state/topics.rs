@@ -50,7 +50,7 @@ impl Image {
             };
             let row = row.map(|(created, record)| {
                 batch.created.push(&topic.name);
-                records.push(record);
+                records.extend(record);
                 created
             });
             rows.push((topic.name.clone(), row));
@@ -61,16 +61,21 @@ impl Image {
         Outcome { records, reply: Reply::Created(rows) }
     }
 
+    /// Without a record: the same command was decided before and its answer lost; the id tells.
     fn create_topic(
         &self,
         rules: &Rules,
         topic: &NewTopic,
         batch: &mut Batch<'_>,
-    ) -> Result<(Created, Record), Refusal> {
+    ) -> Result<(Created, Option<Record>), Refusal> {
         if let Some(why) = name_fault(&topic.name) {
             return Err(Refusal::new(ErrorCode::InvalidTopicException, why));
         }
-        if self.topic_named(&topic.name).is_some() {
+        if let Some(made) = self.topic_named(&topic.name) {
+            if made.id == topic.id {
+                let partitions = i32::try_from(made.partitions.len()).unwrap_or(i32::MAX);
+                return Ok((Created { id: made.id, partitions, replication: made.replication }, None));
+            }
             let why = format!("topic '{}' exists", topic.name);
             return Err(Refusal::new(ErrorCode::TopicAlreadyExists, why));
         }
@@ -104,7 +109,7 @@ impl Image {
         let partitions = i32::try_from(placed.len()).unwrap_or(i32::MAX);
         let created = Created { id: topic.id, partitions, replication };
         let (id, name) = (topic.id, topic.name.clone());
-        Ok((created, Record::TopicCreated { id, name, replication, configs, placed }))
+        Ok((created, Some(Record::TopicCreated { id, name, replication, configs, placed })))
     }
 
     /// Explicit replicas: the first of each is the leader; more are a wish that nothing here needs.

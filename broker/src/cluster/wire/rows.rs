@@ -1,0 +1,104 @@
+//! Rows of the image as messages, shared by records and snapshots.
+
+use std::collections::BTreeMap;
+
+use tidemark_proto::id::{BrokerEpoch, BrokerId, Millis, Seq};
+use tidemark_proto::rpc::meta::v1 as pb;
+use uuid::Uuid;
+
+use super::super::image::{Broker, Checkpoint, Endpoint, Run};
+use super::super::record::Closed;
+use super::{Read, Unreadable, array, id_bytes, lane_from, lane_to, life, life_bytes};
+
+pub(super) fn broker_to(row: &Broker) -> pb::Broker {
+    pb::Broker {
+        node: row.node.0,
+        epoch: row.epoch.0,
+        life: life_bytes(row.life),
+        endpoints: row
+            .endpoints
+            .iter()
+            .map(|e| pb::Endpoint {
+                listener: e.listener.clone(),
+                protocol: e.protocol.clone(),
+                host: e.host.clone(),
+                port: u32::from(e.port),
+            })
+            .collect(),
+        peer: row.peer.clone(),
+        rack: row.rack.clone(),
+        alive: row.alive,
+    }
+}
+
+pub(super) fn broker_from(row: pb::Broker) -> Read<Broker> {
+    let endpoint = |e: pb::Endpoint| {
+        let port = u16::try_from(e.port).map_err(|_| Unreadable(format!("port {}", e.port)))?;
+        Ok(Endpoint { listener: e.listener, protocol: e.protocol, host: e.host, port })
+    };
+    Ok(Broker {
+        node: BrokerId(row.node),
+        epoch: BrokerEpoch(row.epoch),
+        life: life(&row.life)?,
+        endpoints: row.endpoints.into_iter().map(endpoint).collect::<Read<_>>()?,
+        peer: row.peer,
+        rack: row.rack,
+        alive: row.alive,
+    })
+}
+
+pub(super) fn closed_from(row: pb::Closed) -> Read<Closed> {
+    Ok(Closed { lane: lane_from(row.lane)?, to: Seq(row.to) })
+}
+
+pub(super) fn run_to(row: &Run) -> pb::Run {
+    let lane = |(lane, from, to): &(_, Seq, Seq)| pb::LaneRange {
+        lane: Some(lane_to(*lane)),
+        from: from.0,
+        to: to.0,
+    };
+    pb::Run {
+        id: id_bytes(row.id),
+        key: row.key.clone(),
+        level: row.level,
+        bytes: row.bytes,
+        ranges: row.ranges.iter().map(|(first, last)| pb::Range { first: *first, last: *last }).collect(),
+        max_timestamp: row.max_timestamp.0,
+        lanes: row.lanes.iter().map(lane).collect(),
+    }
+}
+
+pub(super) fn run_from(row: pb::Run) -> Read<Run> {
+    let lane = |r: pb::LaneRange| Ok((lane_from(r.lane)?, Seq(r.from), Seq(r.to)));
+    Ok(Run {
+        id: Uuid::from_bytes(array(&row.id)?),
+        key: row.key,
+        level: row.level,
+        bytes: row.bytes,
+        ranges: row.ranges.into_iter().map(|r| (r.first, r.last)).collect(),
+        max_timestamp: Millis(row.max_timestamp),
+        lanes: row.lanes.into_iter().map(lane).collect::<Read<_>>()?,
+    })
+}
+
+pub(super) fn checkpoint_to(row: &Checkpoint) -> pb::Checkpoint {
+    pb::Checkpoint {
+        id: id_bytes(row.id),
+        key: row.key.clone(),
+        lane: Some(lane_to(row.lane)),
+        upto: row.upto.0,
+    }
+}
+
+pub(super) fn checkpoint_from(row: pb::Checkpoint) -> Read<Checkpoint> {
+    let id = Uuid::from_bytes(array(&row.id)?);
+    Ok(Checkpoint { id, key: row.key, lane: lane_from(row.lane)?, upto: Seq(row.upto) })
+}
+
+pub(super) fn configs_to(configs: &BTreeMap<String, String>) -> Vec<pb::Config> {
+    configs.iter().map(|(key, value)| pb::Config { key: key.clone(), value: Some(value.clone()) }).collect()
+}
+
+pub(super) fn configs_from(configs: Vec<pb::Config>) -> BTreeMap<String, String> {
+    configs.into_iter().filter_map(|c| Some((c.key, c.value?))).collect()
+}

@@ -1,0 +1,174 @@
+//! The whole image as one message (E9). The cluster id and the position stand in the object's header.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use tidemark_proto::id::{
+    BrokerEpoch, BrokerId, ClusterId, Generation, LeaderEpoch, Position, ProducerId, Seq,
+};
+use tidemark_proto::rpc::meta::v1 as pb;
+use uuid::Uuid;
+
+use super::super::image::{ChainEntry, Controller, Deleted, Image, Lane, Link, Partition, Topic};
+use super::super::record::Scope;
+use super::{Read, array, id_bytes, lane_from, lane_to, life, life_bytes, nonce, rows, unreadable};
+
+/// The snapshot's body.
+pub fn snapshot_of(image: &Image) -> Bytes {
+    let controller = image.controller().map(|c| pb::Controller {
+        generation: c.generation.0,
+        nonce: c.nonce.to_bytes().to_vec().into(),
+        life: life_bytes(c.life),
+        node: c.node.map(|n| n.0),
+        address: c.address.clone(),
+    });
+    let lane = |(id, row): (_, &Lane)| pb::LaneRow {
+        lane: Some(lane_to(id)),
+        node: row.node.0,
+        low: row.low.0,
+        sealed: row.sealed.map(|s| s.0),
+        recoverer: row.recoverer.map(|n| n.0),
+    };
+    let message = pb::Snapshot {
+        version: image.version,
+        last_nonce: image.link.nonce.to_bytes().to_vec().into(),
+        last_crc: image.link.crc,
+        controller,
+        brokers: image.brokers().map(rows::broker_to).collect(),
+        lanes: image.lanes().map(lane).collect(),
+        topics: image.topics.values().map(|t| topic_to(t)).collect(),
+        deleted: image
+            .deleted()
+            .map(|(id, row)| pb::DeletedRow { id: id_bytes(id.0), name: row.name.to_string(), at: row.at })
+            .collect(),
+        runs: image.runs().map(|run| rows::run_to(run)).collect(),
+        checkpoints: image.checkpoints().map(rows::checkpoint_to).collect(),
+        broker_configs: image
+            .broker_configs
+            .iter()
+            .map(|(node, configs)| pb::ConfigSet {
+                scope: Some(super::scope_to(&Scope::Broker(*node))),
+                set: rows::configs_to(configs),
+            })
+            .collect(),
+        features: image
+            .features
+            .iter()
+            .map(|(name, level)| pb::FeatureLevel { name: name.clone(), level: i32::from(*level) })
+            .collect(),
+        next_epoch: image.next_epoch.0,
+        next_producer: image.next_producer.0,
+    };
+    message.encode_to_vec().into()
+}
+
+/// The inverse of [`snapshot_of`].
+pub fn snapshot_from(cluster: ClusterId, position: Position, body: Bytes) -> Read<Image> {
+    let from = pb::Snapshot::decode(body).or_else(|e| unreadable(e.to_string()))?;
+    let mut image = Image { cluster, position, ..Image::default() };
+    image.version = from.version;
+    image.link = Link { nonce: nonce(&from.last_nonce)?, crc: from.last_crc };
+    if let Some(c) = from.controller {
+        image.controller = Some(Arc::new(Controller {
+            generation: Generation(c.generation),
+            nonce: nonce(&c.nonce)?,
+            life: life(&c.life)?,
+            node: c.node.map(BrokerId),
+            address: c.address,
+        }));
+    }
+    let brokers = Arc::make_mut(&mut image.brokers);
+    for row in from.brokers {
+        let row = rows::broker_from(row)?;
+        brokers.insert(row.node, Arc::new(row));
+    }
+    let lanes = Arc::make_mut(&mut image.lanes);
+    for row in from.lanes {
+        let id = lane_from(row.lane)?;
+        let (node, low) = (BrokerId(row.node), Seq(row.low));
+        let (sealed, recoverer) = (row.sealed.map(Seq), row.recoverer.map(BrokerId));
+        lanes.insert(id, Lane { node, low, sealed, recoverer });
+    }
+    for row in from.topics {
+        let topic = topic_from(row)?;
+        Arc::make_mut(&mut image.names).insert(topic.name.clone(), topic.id);
+        Arc::make_mut(&mut image.topics).insert(topic.id, Arc::new(topic));
+    }
+    for row in from.deleted {
+        let id = super::topic_id(&row.id)?;
+        let row = Deleted { name: row.name.into(), at: row.at };
+        Arc::make_mut(&mut image.deleted).insert(id, row);
+    }
+    for row in from.runs {
+        let row = rows::run_from(row)?;
+        Arc::make_mut(&mut image.runs).insert(row.id, Arc::new(row));
+    }
+    for row in from.checkpoints {
+        let row = rows::checkpoint_from(row)?;
+        Arc::make_mut(&mut image.checkpoints).insert(row.id, Arc::new(row));
+    }
+    for row in from.broker_configs {
+        let Scope::Broker(node) = super::scope_from(row.scope)? else {
+            return unreadable("topic configs outside their topic");
+        };
+        Arc::make_mut(&mut image.broker_configs).insert(node, rows::configs_from(row.set));
+    }
+    for row in from.features {
+        Arc::make_mut(&mut image.features).insert(row.name, super::small(row.level)?);
+    }
+    image.next_epoch = BrokerEpoch(from.next_epoch);
+    image.next_producer = ProducerId(from.next_producer);
+    image.count_led();
+    Ok(image)
+}
+
+fn topic_to(topic: &Topic) -> pb::TopicRow {
+    let entry = |e: &ChainEntry| pb::ChainEntry {
+        lane: Some(lane_to(e.lane)),
+        leader_epoch: e.leader_epoch.0,
+        from: e.from.0,
+        to: e.to.map(|s| s.0),
+    };
+    let partition = |p: &Partition| pb::PartitionRow {
+        leader: p.leader.map(|n| n.0),
+        leader_epoch: p.leader_epoch.0,
+        chain: p.chain.iter().map(entry).collect(),
+        assigned_at: p.assigned_at,
+        home: p.home.map(id_bytes).unwrap_or_default(),
+    };
+    pb::TopicRow {
+        id: id_bytes(topic.id.0),
+        name: topic.name.to_string(),
+        replication: i32::from(topic.replication),
+        configs: rows::configs_to(&topic.configs),
+        partitions: topic.partitions.iter().map(partition).collect(),
+    }
+}
+
+fn topic_from(row: pb::TopicRow) -> Read<Topic> {
+    let entry = |e: pb::ChainEntry| {
+        let (lane, leader_epoch) = (lane_from(e.lane)?, LeaderEpoch(e.leader_epoch));
+        Ok(ChainEntry { lane, leader_epoch, from: Seq(e.from), to: e.to.map(Seq) })
+    };
+    let partition = |p: pb::PartitionRow| {
+        let home = match p.home.is_empty() {
+            true => None,
+            false => Some(Uuid::from_bytes(array(&p.home)?)),
+        };
+        Ok(Partition {
+            leader: p.leader.map(BrokerId),
+            leader_epoch: LeaderEpoch(p.leader_epoch),
+            chain: p.chain.into_iter().map(entry).collect::<Read<_>>()?,
+            assigned_at: p.assigned_at,
+            home,
+        })
+    };
+    Ok(Topic {
+        id: super::topic_id(&row.id)?,
+        name: row.name.into(),
+        replication: super::small(row.replication)?,
+        configs: rows::configs_from(row.configs),
+        partitions: row.partitions.into_iter().map(partition).collect::<Read<_>>()?,
+    })
+}
