@@ -5,10 +5,28 @@
 
 mod check;
 pub mod command;
+pub mod election;
+mod handle;
 pub mod image;
+pub mod log;
+mod member;
+mod owner;
+pub mod peers;
 pub mod placement;
 pub mod record;
+mod roll;
+mod session;
+mod shared;
 pub mod state;
+#[cfg(test)]
+mod tests;
+mod timings;
+pub mod wire;
 
 pub use command::{Command, Reply};
+pub use handle::{Cluster, Identity, Registration, Start};
 pub use image::Image;
+pub use member::StartError;
+pub use session::Session;
+pub use state::Rules;
+pub use timings::Timings;

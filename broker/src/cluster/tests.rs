@@ -1,0 +1,8 @@
+//! Whole members over a bucket in memory, under paused time: who rules, what a reader sees, who leads.
+
+mod churn;
+mod machine;
+mod random;
+mod scenes;
+mod scripts;
+mod world;

@@ -1,0 +1,132 @@
+//! Random commands: the invariants hold after every commit, and what only grows, grows.
+
+use proptest::prelude::*;
+use tidemark_proto::id::ClusterId;
+use tidemark_proto::id::{
+    BrokerEpoch, BrokerId, LaneId, Life, Millis, PartitionIndex, Position, Seq, TopicId,
+};
+use uuid::Uuid;
+
+use super::super::command::{Command, NewTopic, Sealed, TopicRef};
+use super::super::image::{Checkpoint, Image, Run};
+use super::super::state::Rules;
+use super::super::wire::{Entry, snapshot_from, snapshot_of};
+
+/// A command as small numbers, made meaningful against the image it meets.
+#[derive(Clone, Copy, Debug)]
+struct Act {
+    verb: u8,
+    a: u8,
+    b: u8,
+    c: u8,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    (0u8..10, 0u8..6, 0u8..8, any::<u8>()).prop_map(|(verb, a, b, c)| Act { verb, a, b, c })
+}
+
+fn command(image: &Image, step: u128, act: Act) -> Command {
+    let Act { verb, a, b, c } = act;
+    let node = BrokerId(i32::from(a % 4));
+    let lanes: Vec<(LaneId, Seq, Option<Seq>)> =
+        image.lanes().map(|(id, row)| (id, row.low, row.sealed)).collect();
+    // Mostly what a careful driver would say, sometimes not.
+    let seals = |node: BrokerId| -> Vec<Sealed> {
+        let open = image.open_lanes(node);
+        let at = |low: Seq| Seq((low.0 + u64::from(b)).saturating_sub(u64::from(c < 16)));
+        open.filter(|_| c < 240).map(|(lane, row)| Sealed { lane, at: at(row.low) }).collect()
+    };
+    let epoch = image.broker(node).map_or(BrokerEpoch(0), |row| row.epoch);
+    match verb {
+        0 | 1 => Command::RegisterBroker {
+            node: (c < 250).then_some(node),
+            life: Life(step + 1),
+            endpoints: vec![],
+            rack: (b < 4).then(|| b.to_string()),
+            peer: String::new(),
+            sealed: seals(node),
+        },
+        2 => Command::TakeOver { node, epoch, sealed: seals(node) },
+        3 => Command::CreateTopics {
+            topics: vec![NewTopic {
+                name: format!("t{a}{}x", ['.', '_', '-'][usize::from(c % 3)]),
+                id: TopicId(Uuid::from_u128(step + 1)),
+                partitions: i32::from(b),
+                replication: i16::from(c % 4),
+                ..NewTopic::default()
+            }],
+            validate_only: c > 230,
+        },
+        4 => {
+            Command::CreatePartitions { topic: format!("t{a}.x"), count: i32::from(b), validate_only: false }
+        }
+        5 => Command::DeleteTopics { topics: vec![TopicRef::Name(format!("t{a}.x"))] },
+        6 => Command::UnregisterBroker { node },
+        7 => Command::AllocateProducerIds { by: epoch },
+        _ => {
+            let pick = lanes.get(usize::from(c) % lanes.len().max(1));
+            let (lane, low, sealed) = pick.copied().unwrap_or_default();
+            let low =
+                Seq((low.0 + u64::from(b)).min(sealed.map_or(u64::MAX, |at| at.0 + u64::from(c > 250))));
+            let by = match image.lane(lane).and_then(|row| row.recoverer) {
+                Some(node) => image.broker(node).map_or(BrokerEpoch(0), |row| row.epoch),
+                None => lane.epoch,
+            };
+            let id = Uuid::from_u128(step + 1);
+            let run = Run { id, key: "run".into(), ..Run::default() };
+            let checkpoint = (a < 4).then(|| Checkpoint { id, key: "check".into(), lane, upto: low });
+            let version = image.version().saturating_sub(u64::from(a));
+            Command::CommitCut { by, lane, low, runs: vec![run], checkpoint, version }
+        }
+    }
+}
+
+/// What never goes back.
+fn grows(old: &Image, new: &Image) {
+    assert!(new.next_epoch() >= old.next_epoch() && new.next_producer() >= old.next_producer());
+    for (id, lane) in old.lanes() {
+        let now = new.lane(id).expect("lanes stay");
+        assert!(now.low >= lane.low, "R19: monotone");
+        assert!(lane.sealed.is_none() || lane.sealed == now.sealed, "a seal stays where it is");
+    }
+    for topic in old.topics() {
+        let Some(now) = new.topic(topic.id) else { continue };
+        for (n, (was, is)) in (0..).zip(topic.partitions.iter().zip(&now.partitions)) {
+            assert!(is.leader_epoch >= was.leader_epoch, "leader epochs never fall");
+            let same = is.leader_epoch == was.leader_epoch;
+            assert!(!same || is.leader.is_none() || is.leader == was.leader, "one leader an epoch");
+            assert_eq!(
+                new.replicas(now, PartitionIndex(n)).first().copied(),
+                is.leader.or(new.replicas(now, PartitionIndex(n)).first().copied())
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn invariants_hold_after_every_commit(acts in proptest::collection::vec(act(), 1..60)) {
+        let rules = Rules::default();
+        let mut image = Image::default();
+        for (step, act) in (0u128..).zip(acts) {
+            let command = command(&image, step, act);
+            let Ok(outcome) = image.decide(&rules, Millis(0), &command) else { continue };
+            let entry = Entry { records: outcome.records, ..Entry::default() };
+            prop_assert_eq!(&Entry::decode(entry.encode()).unwrap(), &entry);
+            let old = image.clone();
+            entry.records.iter().for_each(|record| image.apply(record));
+            image.check();
+            grows(&old, &image);
+        }
+        let again = snapshot_from(ClusterId::default(), Position::default(), snapshot_of(&image)).unwrap();
+        prop_assert_eq!(again, image);
+    }
+
+    #[test]
+    fn no_bytes_make_reading_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let bytes = bytes::Bytes::from(bytes);
+        let _ = Entry::decode(bytes.clone());
+        let _ = snapshot_from(ClusterId::default(), Position::default(), bytes);
+    }
+}
