@@ -4,6 +4,7 @@
 //! are `tidemark-tiering`'s.
 
 pub mod api;
+pub mod archive;
 pub mod cluster;
 pub mod config;
 pub mod group;
@@ -11,4 +12,5 @@ pub mod http;
 pub mod ledger;
 pub mod metrics;
 pub mod node;
+pub mod partition;
 pub mod server;

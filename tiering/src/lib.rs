@@ -10,6 +10,7 @@ pub mod keys;
 pub mod lane;
 pub mod log;
 pub mod parcel;
+pub mod planted;
 pub mod run;
 pub mod seam;
 pub mod upkeep;

@@ -39,7 +39,7 @@ impl Seams {
         Seams {
             clock: Arc::new(VirtualClock::start()),
             entropy: Entropy::seeded(seed),
-            tasks: Tasks::default(),
+            tasks: Tasks::inline(),
         }
     }
 }
@@ -155,10 +155,16 @@ struct Set {
     prune_at: usize,
     killed: bool,
     frozen: bool,
+    inline: bool,
     waiting: Vec<Waker>,
 }
 
 impl Tasks {
+    /// A set whose blocking work runs in place: with threads the same seed would not give the same trace.
+    pub fn inline() -> Tasks {
+        Tasks(Arc::new(Mutex::new(Set { inline: true, ..Set::default() })))
+    }
+
     /// Spawns `future` on the current runtime. After a kill nothing starts.
     #[allow(clippy::disallowed_methods)] // the one place that spawns
     pub fn spawn<F>(&self, future: F) -> JoinHandle<Option<F::Output>>
@@ -187,6 +193,9 @@ impl Tasks {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        if self.0.lock().inline {
+            return work();
+        }
         match tokio::task::spawn_blocking(work).await {
             Ok(value) => value,
             Err(stopped) => match stopped.try_into_panic() {

@@ -1,0 +1,255 @@
+//! Where a partition's batches are: the newest in memory, the rest in parcels, older ones in runs.
+//!
+//! Pure. The three are contiguous: runs end where the first extent begins, extents end (at or beyond) where the
+//! memory tail begins. Knows positions, reads nothing.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tidemark_proto::id::{LaneId, Millis, Offset, Seq, TopicPartition};
+use tidemark_proto::record::stamp::Stamped;
+use tidemark_tiering::parcel::footer::{BatchEntry, Footer, Part};
+
+/// A durable parcel.
+#[derive(Debug)]
+pub struct Parcel {
+    /// Its lane.
+    pub lane: LaneId,
+    /// Its place in the lane.
+    pub seq: Seq,
+    /// Its object's name.
+    pub key: String,
+    /// What it holds.
+    pub footer: Arc<Footer>,
+    /// Bytes of the object.
+    pub size: u64,
+    /// Whether this process has written it, or has verified it since (R27).
+    pub trusted: std::sync::atomic::AtomicBool,
+}
+
+/// Batches of one partition that lie side by side in one parcel.
+#[derive(Clone, Debug)]
+pub struct Extent {
+    parcel: Arc<Parcel>,
+    part: usize,
+    batches: Range<usize>,
+}
+
+/// A batch held in memory.
+#[derive(Clone, Debug)]
+struct Recent {
+    base: Offset,
+    last: Offset,
+    max_timestamp: Millis,
+    batch: Stamped,
+}
+
+/// Where to get some bytes of a partition.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Here they are.
+    Memory(Vec<Stamped>),
+    /// A byte range of a parcel.
+    Stored(Stored),
+    /// In a run: look up this offset there.
+    Archived {
+        /// First offset wanted.
+        from: Offset,
+        /// Offset where the parcels take over.
+        until: Offset,
+    },
+}
+
+/// Batches side by side in a parcel.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The object.
+    pub parcel: Arc<Parcel>,
+    /// Index into the footer's parts.
+    pub part: usize,
+    /// Which batches of the part.
+    pub batches: Range<usize>,
+    /// Their bytes in the object.
+    pub bytes: Range<u64>,
+}
+
+impl Stored {
+    /// The footer's word on each batch.
+    pub fn entries(&self) -> &[BatchEntry] {
+        &self.parcel.footer.parts[self.part].batches[self.batches.clone()]
+    }
+}
+
+/// What a reader may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Appetite {
+    /// Bytes at most; whole batches only.
+    pub bytes_max: usize,
+    /// Whether the first batch is given however large it is (KIP-74).
+    pub at_least_one: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Index {
+    extents: VecDeque<Extent>,
+    recent: VecDeque<Recent>,
+}
+
+impl Extent {
+    /// The batches `batches` of part `part`.
+    pub fn new(parcel: Arc<Parcel>, part: usize, batches: Range<usize>) -> Extent {
+        debug_assert!(!batches.is_empty(), "an extent holds a batch");
+        Extent { parcel, part, batches }
+    }
+
+    fn part(&self) -> &Part {
+        &self.parcel.footer.parts[self.part]
+    }
+
+    fn entries(&self) -> &[BatchEntry] {
+        &self.part().batches[self.batches.clone()]
+    }
+
+    fn base(&self) -> Offset {
+        self.entries()[0].base_offset
+    }
+
+    fn last(&self) -> Offset {
+        self.entries()[self.batches.len() - 1].last_offset
+    }
+
+    fn stored(&self, from: usize, until: usize) -> Stored {
+        let part = self.part();
+        let (from, until) = (self.batches.start + from, self.batches.start + until);
+        let size = |r: Range<usize>| part.batches[r].iter().map(BatchEntry::stored).sum::<u64>();
+        let start = part.position + size(0..from);
+        let bytes = start..start + size(from..until);
+        Stored { parcel: self.parcel.clone(), part: self.part, batches: from..until, bytes }
+    }
+}
+
+impl Index {
+    /// Notes a batch that was just appended.
+    pub fn push_recent(&mut self, base: Offset, last: Offset, max_timestamp: Millis, batch: Stamped) {
+        self.recent.push_back(Recent { base, last, max_timestamp, batch });
+    }
+
+    /// Notes where durable batches lie; extents arrive in the order of offsets.
+    pub fn push_extent(&mut self, extent: Extent) {
+        debug_assert!(
+            self.extents.back().is_none_or(|e| e.last() < extent.base()),
+            "extents follow each other"
+        );
+        self.extents.push_back(extent);
+    }
+
+    /// Lets go of memory up to and including `last`, which must be durable.
+    pub fn forget_recent(&mut self, last: Offset) {
+        while self.recent.front().is_some_and(|r| r.last <= last) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Lets go of extents in `lane` below `low`: a run holds them.
+    pub fn forget_extents(&mut self, lane: LaneId, low: Seq) {
+        self.extents.retain(|e| e.parcel.lane != lane || e.parcel.seq >= low);
+    }
+
+    /// First offset that is not in a run.
+    pub fn archived_until(&self) -> Option<Offset> {
+        let extent = self.extents.front().map(Extent::base);
+        let recent = self.recent.front().map(|r| r.base);
+        extent.into_iter().chain(recent).min()
+    }
+
+    /// Bytes held by the extents, for size metrics.
+    pub fn stored_bytes(&self) -> u64 {
+        self.extents.iter().map(|e| e.stored(0, e.batches.len()).bytes).map(|r| r.end - r.start).sum()
+    }
+
+    /// Where the batches from the one that holds `from` up to `until` (exclusive) are, as far as `appetite` goes.
+    /// Returns the bytes chosen; an archived source counts as the whole appetite.
+    pub fn plan(&self, from: Offset, until: Offset, end: Offset, appetite: Appetite) -> (Vec<Source>, usize) {
+        if from >= until {
+            return (Vec::new(), 0);
+        }
+        let archived_until = self.archived_until().unwrap_or(end);
+        if from < archived_until {
+            return (vec![Source::Archived { from, until: archived_until }], appetite.bytes_max.max(1));
+        }
+        let (mut sources, mut taken, mut next) = (Vec::new(), 0usize, from);
+        let room = |taken: usize, length: usize| {
+            (taken == 0 && appetite.at_least_one) || taken + length <= appetite.bytes_max
+        };
+        let in_memory = self.recent.front().map_or(end, |r| r.base);
+        let first = self.extents.partition_point(|e| e.last() < next);
+        for extent in self.extents.range(first..) {
+            if next >= in_memory || next >= until {
+                break;
+            }
+            let entries = extent.entries();
+            let start = entries.partition_point(|b| b.last_offset < next);
+            let mut stop = start;
+            while stop < entries.len() && entries[stop].base_offset < until.min(in_memory) {
+                let length = usize::try_from(entries[stop].stored()).unwrap_or(usize::MAX);
+                if !room(taken, length) {
+                    break;
+                }
+                taken += length;
+                next = entries[stop].last_offset.plus(1);
+                stop += 1;
+            }
+            if stop > start {
+                sources.push(Source::Stored(extent.stored(start, stop)));
+            }
+            if stop < entries.len() {
+                return (sources, taken);
+            }
+        }
+        let mut batches = Vec::new();
+        let first = self.recent.partition_point(|r| r.last < next);
+        for recent in self.recent.range(first..) {
+            if recent.base >= until || !room(taken, recent.batch.len()) {
+                break;
+            }
+            taken += recent.batch.len();
+            batches.push(recent.batch.clone());
+        }
+        if !batches.is_empty() {
+            sources.push(Source::Memory(batches));
+        }
+        (sources, taken)
+    }
+
+    /// The first batch below `until` whose largest timestamp is at or above `target` (KIP-79), not looking at runs.
+    pub fn find_time(&self, target: Millis, from: Offset, until: Offset) -> Option<Source> {
+        let in_memory = self.recent.front().map(|r| r.base);
+        for extent in &self.extents {
+            for (at, entry) in extent.entries().iter().enumerate() {
+                let here = entry.last_offset >= from && entry.base_offset < until;
+                let shadowed = in_memory.is_some_and(|m| entry.base_offset >= m);
+                if here && !shadowed && entry.max_timestamp >= target {
+                    return Some(Source::Stored(extent.stored(at, at + 1)));
+                }
+            }
+        }
+        let hit = |r: &&Recent| r.last >= from && r.base < until && r.max_timestamp >= target;
+        self.recent.iter().find(hit).map(|r| Source::Memory(vec![r.batch.clone()]))
+    }
+
+    /// The largest timestamp below `until`, not looking at runs; of equal ones the first.
+    pub fn max_timestamp(&self, from: Offset, until: Offset) -> Option<Millis> {
+        let entries = self.extents.iter().flat_map(|e| e.entries());
+        let stored =
+            entries.filter(|b| b.last_offset >= from && b.base_offset < until).map(|b| b.max_timestamp);
+        let recent = self.recent.iter().filter(|r| r.last >= from && r.base < until).map(|r| r.max_timestamp);
+        stored.chain(recent).max()
+    }
+}
+
+/// Finds the part of `tp` in a footer.
+pub fn part_of(footer: &Footer, tp: TopicPartition) -> Option<usize> {
+    footer.parts.iter().position(|p| p.of == tp)
+}
