@@ -59,7 +59,7 @@ fn router(metrics: Arc<Metrics>, ready: Ready) -> Router {
 
 async fn text(State(app): State<App>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.metrics.text())
+    ([(header::CONTENT_TYPE, kind)], app.metrics.text().await)
 }
 
 async fn is_ready(State(app): State<App>) -> (StatusCode, String) {

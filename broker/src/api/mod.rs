@@ -5,11 +5,26 @@
 //! unknown key or version and a body that does not decode close the connection, as in Kafka; only ApiVersions is
 //! answered in a version the client will understand.
 
+mod alter_configs;
 mod api_versions;
+mod create_partitions;
+mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_topic_partitions;
 pub mod error;
+mod incremental_alter_configs;
+mod list_partition_reassignments;
+pub mod metadata;
+#[allow(dead_code, reason = "the row of Produce starts it")]
+mod old_produce;
 mod table;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
+pub mod view;
 
 use std::fmt;
 use std::sync::Arc;

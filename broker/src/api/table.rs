@@ -2,19 +2,100 @@
 
 use tidemark_proto::kafka::api::ApiKey;
 use tidemark_proto::kafka::frame::encode_response;
-use tidemark_proto::kafka::messages::ApiVersionsRequest;
+use tidemark_proto::kafka::messages::{
+    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest,
+    IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+};
 
-use super::{Answer, Ctx, Need, Row, api_versions, free};
+use super::Operation::{Alter, AlterConfigs, Create, Delete, Describe, DescribeConfigs};
+use super::{
+    Answer, Ctx, Need, Row, alter_configs, api_versions, create_partitions, create_topics, delete_topics,
+    describe_cluster, describe_configs, describe_topic_partitions, free, incremental_alter_configs,
+    list_partition_reassignments, metadata,
+};
 use std::time::Duration;
 
 /// Every API served, in rising order of keys.
-pub const ROWS: &[Row] = &[Row {
-    key: ApiKey::ApiVersions,
-    min: 0,
-    max: 4,
-    needs: &[Need::Nothing],
-    start: free!(api_versions::handle, ApiVersionsRequest),
-}];
+pub const ROWS: &[Row] = &[
+    Row {
+        key: ApiKey::Metadata,
+        min: 0,
+        max: 13,
+        needs: &[Need::Topic(Describe), Need::Topic(Create)],
+        start: free!(metadata::handle, MetadataRequest),
+    },
+    Row {
+        key: ApiKey::ApiVersions,
+        min: 0,
+        max: 4,
+        needs: &[Need::Nothing],
+        start: free!(api_versions::handle, ApiVersionsRequest),
+    },
+    Row {
+        key: ApiKey::CreateTopics,
+        min: 0,
+        max: 7,
+        needs: &[Need::Cluster(Create), Need::Topic(Create)],
+        start: free!(create_topics::handle, CreateTopicsRequest),
+    },
+    Row {
+        key: ApiKey::DeleteTopics,
+        min: 0,
+        max: 6,
+        needs: &[Need::Topic(Delete)],
+        start: free!(delete_topics::handle, DeleteTopicsRequest),
+    },
+    Row {
+        key: ApiKey::DescribeConfigs,
+        min: 0,
+        max: 4,
+        needs: &[Need::Topic(DescribeConfigs), Need::Cluster(DescribeConfigs)],
+        start: free!(describe_configs::handle, DescribeConfigsRequest),
+    },
+    Row {
+        key: ApiKey::AlterConfigs,
+        min: 0,
+        max: 2,
+        needs: &[Need::Topic(AlterConfigs), Need::Cluster(AlterConfigs)],
+        start: free!(alter_configs::handle, AlterConfigsRequest),
+    },
+    Row {
+        key: ApiKey::CreatePartitions,
+        min: 0,
+        max: 3,
+        needs: &[Need::Topic(Alter)],
+        start: free!(create_partitions::handle, CreatePartitionsRequest),
+    },
+    Row {
+        key: ApiKey::IncrementalAlterConfigs,
+        min: 0,
+        max: 1,
+        needs: &[Need::Topic(AlterConfigs), Need::Cluster(AlterConfigs)],
+        start: free!(incremental_alter_configs::handle, IncrementalAlterConfigsRequest),
+    },
+    Row {
+        key: ApiKey::ListPartitionReassignments,
+        min: 0,
+        max: 0,
+        needs: &[Need::Cluster(Describe)],
+        start: free!(list_partition_reassignments::handle, ListPartitionReassignmentsRequest),
+    },
+    Row {
+        key: ApiKey::DescribeCluster,
+        min: 0,
+        max: 2,
+        needs: &[Need::Cluster(Describe)],
+        start: free!(describe_cluster::handle, DescribeClusterRequest),
+    },
+    Row {
+        key: ApiKey::DescribeTopicPartitions,
+        min: 0,
+        max: 0,
+        needs: &[Need::Topic(Describe)],
+        start: free!(describe_topic_partitions::handle, DescribeTopicPartitionsRequest),
+    },
+];
 
 /// The row of an API's number.
 pub fn find(key: i16) -> Option<&'static Row> {

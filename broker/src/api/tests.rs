@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use tidemark_proto::kafka::frame::{decode_response_header, encode_request};
-use tidemark_proto::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse};
-use tidemark_tiering::seam::Seams;
+use tidemark_proto::kafka::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest, MetadataRequest,
+    create_topics_request, delete_topics_request, describe_configs_request,
+    incremental_alter_configs_request, metadata_request,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+use super::testing::node;
 use super::*;
-use crate::config;
-use crate::metrics::Metrics;
 use crate::server::{Limits, Server, Transport};
 
 #[test]
@@ -24,20 +27,10 @@ fn every_row_needs_something_and_stands_once_in_rising_order_within_what_the_cod
         );
         assert!(keys.insert(row.key), "{:?} is there twice", row.key);
         let codec = row.key.row().unwrap_or_else(|| panic!("the codec does not speak {:?}", row.key));
-        let lowest = if row.key == ApiKey::Produce { 0 } else { codec.min };
+        let lowest = if row.key == ApiKey::Produce { 0 } else { codec.oldest };
         assert!(lowest <= row.min && row.min <= row.max && row.max <= codec.max, "{:?}", row.key);
     }
     assert!(ROWS.is_sorted_by_key(|row| row.key));
-}
-
-fn node() -> Arc<Node> {
-    let settings = config::Settings::load(None, &["tidemark.bucket=memory:".into()]).unwrap();
-    Arc::new(Node {
-        seams: Seams::seeded(1),
-        config: Arc::new(config::Broker::new(settings).unwrap()),
-        metrics: Metrics::new(),
-        authorizer: Arc::new(AllowAll),
-    })
 }
 
 fn connect(node: &Arc<Node>) -> (Server, DuplexStream) {
@@ -66,7 +59,7 @@ fn raw(key: i16, version: i16, flexible: bool, client: &[u8], body: &[u8]) -> Ve
 }
 
 async fn closes(frame: &[u8]) {
-    let (server, mut io) = connect(&node());
+    let (server, mut io) = connect(&node().await);
     io.write_all(frame).await.unwrap();
     assert_eq!(answer(&mut io).await, None);
     assert_eq!(server.counts().protocol_errors.load(Ordering::Relaxed), 1);
@@ -81,7 +74,7 @@ async fn row_7_an_unknown_key_or_version_closes_without_an_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn row_7_a_version_of_api_versions_from_the_future_is_answered_in_version_0_with_the_list() {
-    let (_server, mut io) = connect(&node());
+    let (_server, mut io) = connect(&node().await);
     io.write_all(&raw(18, 99, true, b"new", b"whatever comes")).await.unwrap();
     let mut decoder = Decoder::new(answer(&mut io).await.unwrap());
     assert_eq!(decode_response_header(&mut decoder, 0), Ok(77));
@@ -121,12 +114,12 @@ async fn rows_8_to_10_bodies_that_do_not_decode_close_the_connection() {
 async fn row_11_odd_client_ids_are_taken_or_closed_and_never_reach_the_log_raw() {
     let body = b"\x02a\x02a\x00";
     for client in [&[b'x'; 32767][..], b"a\0b\n\x1b[31mred"] {
-        let (_server, mut io) = connect(&node());
+        let (_server, mut io) = connect(&node().await);
         io.write_all(&raw(18, 3, true, client, body)).await.unwrap();
         assert!(answer(&mut io).await.is_some());
     }
     closes(&raw(18, 3, true, b"\xff\xfe", body)).await;
-    let dispatch = Dispatch::new(node());
+    let dispatch = Dispatch::new(node().await);
     let peer = Arc::new(Peer {
         connection: 1,
         listener: Arc::from("PLAINTEXT"),
@@ -144,7 +137,7 @@ async fn row_11_odd_client_ids_are_taken_or_closed_and_never_reach_the_log_raw()
 
 #[tokio::test(start_paused = true)]
 async fn pipelined_requests_are_counted_by_api_and_version() {
-    let node = node();
+    let node = node().await;
     let (_server, mut io) = connect(&node);
     for version in [0, 1, 2, 2] {
         io.write_all(&raw(18, version, false, b"c", b"")).await.unwrap();
@@ -152,10 +145,106 @@ async fn pipelined_requests_are_counted_by_api_and_version() {
     for _ in 0..4 {
         assert!(answer(&mut io).await.is_some());
     }
-    let text = node.metrics.text();
+    let text = node.metrics.text().await;
     assert!(
         text.contains(
             "kafka_network_requestmetrics_requests_total{request=\"ApiVersions\",version=\"2\"} 2.0"
         )
     );
+}
+
+async fn call<R: Request>(io: &mut DuplexStream, version: i16, request: &R) -> R::Response {
+    let frame = encode_request(5, Some(&"tester".into()), request, version).unwrap().into_bytes().unwrap();
+    io.write_all(&frame).await.unwrap();
+    let mut decoder = Decoder::new(answer(io).await.unwrap());
+    assert_eq!(decode_response_header(&mut decoder, R::KEY.response_header_version(version)), Ok(5));
+    let response = R::Response::decode(&mut decoder, version).unwrap();
+    decoder.finish().unwrap();
+    response
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_are_created_seen_described_changed_and_deleted_over_the_wire() {
+    let node = node().await;
+    let (_server, mut io) = connect(&node);
+    let new = |name: &str, value: &str| create_topics_request::CreatableTopic {
+        name: name.into(),
+        num_partitions: 3,
+        replication_factor: 3,
+        configs: vec![create_topics_request::CreatableTopicConfig {
+            name: "retention.ms".into(),
+            value: Some(value.into()),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![new("a", "5"), new("b", "abc")], ..Default::default() };
+    let created = call(&mut io, 7, &request).await;
+    assert_eq!(created.topics.iter().map(|t| t.error_code).collect::<Vec<_>>(), [0, 40]);
+    let why = created.topics[1].error_message.clone().unwrap();
+    assert!(why.contains("retention.ms") && why.contains("abc"), "{why}");
+    let again =
+        call(&mut io, 2, &CreateTopicsRequest { topics: vec![new("a", "5")], ..Default::default() }).await;
+    assert_eq!(again.topics[0].error_code, 36);
+
+    let named =
+        |name: &str| metadata_request::MetadataRequestTopic { name: Some(name.into()), ..Default::default() };
+    for version in 0..=13 {
+        let request = MetadataRequest { topics: Some(vec![named("a")]), ..Default::default() };
+        let seen = call(&mut io, version, &request).await;
+        assert_eq!((seen.brokers.len(), seen.topics[0].partitions.len()), (1, 3), "v{version}");
+        assert_eq!(seen.topics[0].partitions[0].leader_id, seen.brokers[0].node_id, "v{version}");
+    }
+    let auto = MetadataRequest { topics: Some(vec![named("on-demand")]), ..Default::default() };
+    let seen = call(&mut io, 12, &auto).await;
+    assert_eq!(
+        (seen.topics[0].error_code, seen.topics[0].partitions.len()),
+        (0, 1),
+        "there in the same answer"
+    );
+
+    let change = IncrementalAlterConfigsRequest {
+        resources: vec![incremental_alter_configs_request::AlterConfigsResource {
+            resource_type: 2,
+            resource_name: "a".into(),
+            configs: vec![incremental_alter_configs_request::AlterableConfig {
+                name: "cleanup.policy".into(),
+                config_operation: 2,
+                value: Some("compact".into()),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    assert_eq!(call(&mut io, 1, &change).await.responses[0].error_code, 0);
+    for version in 0..=4 {
+        let describe = DescribeConfigsRequest {
+            resources: vec![describe_configs_request::DescribeConfigsResource {
+                resource_type: 2,
+                resource_name: "a".into(),
+                configuration_keys: Some(vec!["cleanup.policy".into()]),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let described = call(&mut io, version, &describe).await;
+        let row = &described.results[0].configs[0];
+        assert_eq!((row.value.as_deref(), row.is_default), (Some("delete,compact"), false), "v{version}");
+    }
+    let cluster = call(&mut io, 2, &DescribeClusterRequest::default()).await;
+    assert_eq!((cluster.brokers.len(), cluster.controller_id), (1, cluster.brokers[0].broker_id));
+
+    for (version, name) in [(6, "a"), (1, "on-demand")] {
+        let mut request = DeleteTopicsRequest::default();
+        match version {
+            6 => request.topics.push(delete_topics_request::DeleteTopicState {
+                name: Some(name.into()),
+                ..Default::default()
+            }),
+            _ => request.topic_names.push(name.into()),
+        }
+        assert_eq!(call(&mut io, version, &request).await.responses[0].error_code, 0);
+        assert_eq!(call(&mut io, version, &request).await.responses[0].error_code, 3);
+    }
 }

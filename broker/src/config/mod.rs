@@ -19,5 +19,5 @@ pub use describe::{ConfigRow, ConfigSource, ConfigSynonym, broker_rows, topic_ro
 pub use listener::Listener;
 pub use manual::{manual, usage};
 pub use settings::{ConfigError, Settings};
-pub use table::{Allowed, Key, Kind, Treatment};
-pub use topic::{Compression, TimestampType, Topic, check_topic};
+pub use table::{Allowed, Key, Kind, Treatment, items};
+pub use topic::{Compression, TimestampType, Topic, check_broker, check_topic};

@@ -20,7 +20,6 @@ pub struct ConfigError(pub String);
 #[derive(Clone, Default)]
 pub struct Settings {
     values: BTreeMap<&'static str, String>,
-    /// Keys nobody knows, as given; reported nowhere, kept for those who look (`listener.name.…`).
     warnings: Vec<String>,
 }
 
@@ -75,7 +74,13 @@ impl Settings {
         let Some((key, value)) = set.split_once('=') else {
             return Err(ConfigError(format!("--set {set}: no '='; write --set key=value")));
         };
-        self.apply("--set", key.trim(), value)
+        let key = key.trim();
+        if keys::find_broker(key).is_some_and(Key::is_secret) {
+            self.warnings.push(format!(
+                "--set {key}=…: others on this machine can read command lines; set it in a file only you can read"
+            ));
+        }
+        self.apply("--set", key, value)
     }
 
     /// Sets a value from inside (`dev` mode), unless it is set already.
@@ -97,7 +102,7 @@ impl Settings {
         Ok(())
     }
 
-    /// What was noticed: unknown keys.
+    /// What was noticed: unknown keys, secrets where others can read them.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -200,6 +205,8 @@ mod tests {
         let settings = read("tidemark.bucket.secret.key=hunter2\nsasl.jaas.config=hunter2\n").unwrap();
         assert!(!format!("{settings:?}").contains("hunter2"));
         assert_eq!(settings.explicit("tidemark.bucket.secret.key"), Some("hunter2"));
+        let told = Settings::load(None, &["tidemark.peer.secret=hunter2".into()]).unwrap();
+        assert!(told.warnings()[0].contains("tidemark.peer.secret") && !told.warnings()[0].contains("hunter2"));
     }
 
     #[test]

@@ -124,6 +124,7 @@ impl Topic {
 
     /// Takes one checked value; keys that only tools read are passed over.
     fn set(&mut self, name: &str, value: &str) {
+        let value = value.trim();
         let long = || value.parse().unwrap_or(0_i64);
         match name {
             "cleanup.policy" => {
@@ -190,6 +191,16 @@ pub fn check_topic(name: &str, value: Option<&str>) -> Result<(), String> {
     }
     match (keys::find_topic(name), value) {
         (None, _) => Err(format!("unknown topic config name: {}", name.escape_debug())),
+        (Some(_), None) => Ok(()),
+        (Some(key), Some(value)) => key.check(value).map(|_| ()),
+    }
+}
+
+/// Checks one setting of running brokers; `None` resets it.
+pub fn check_broker(name: &str, value: Option<&str>) -> Result<(), String> {
+    match (keys::find_broker(name), value) {
+        (None, _) => Err(format!("unknown broker config name: {}", name.escape_debug())),
+        (Some(key), _) if !key.dynamic => Err(format!("{name} cannot be changed while a broker runs")),
         (Some(_), None) => Ok(()),
         (Some(key), Some(value)) => key.check(value).map(|_| ()),
     }

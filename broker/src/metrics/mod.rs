@@ -12,7 +12,9 @@ mod topics;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -27,6 +29,12 @@ pub use topics::Topics;
 /// Adds what its owner knows.
 pub type Source = Box<dyn Fn(&mut Samples) + Send + Sync>;
 
+/// Asks an owner that has to be waited for.
+pub type Asker = Box<dyn Fn() -> BoxFuture<'static, Samples> + Send + Sync>;
+
+/// How long an owner may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// All metrics of a broker.
 #[derive(Default)]
 pub struct Metrics {
@@ -35,6 +43,7 @@ pub struct Metrics {
     /// By topic.
     pub topics: Topics,
     sources: RwLock<Vec<Source>>,
+    askers: RwLock<Vec<Asker>>,
 }
 
 impl Metrics {
@@ -48,9 +57,21 @@ impl Metrics {
         self.sources.write().push(Box::new(source));
     }
 
+    /// Asks the owner behind `asker` too, from now on. One that does not answer in time is left out.
+    pub fn register_asker(&self, asker: impl Fn() -> BoxFuture<'static, Samples> + Send + Sync + 'static) {
+        self.askers.write().push(Box::new(asker));
+    }
+
     /// Everything, now.
-    pub fn samples(&self) -> Samples {
+    pub async fn samples(&self) -> Samples {
+        let asked: Vec<_> = self.askers.read().iter().map(|asker| asker()).collect();
         let mut samples = Samples::default();
+        for answer in asked {
+            match tokio::time::timeout(PATIENCE, answer).await {
+                Ok(more) => samples.merge(more),
+                Err(_) => tracing::debug!("a source of metrics did not answer in time"),
+            }
+        }
         self.requests.samples(&mut samples);
         self.topics.samples(&mut samples);
         self.sources.read().iter().for_each(|source| source(&mut samples));
@@ -58,9 +79,9 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    pub fn text(self: &Arc<Metrics>) -> String {
+    pub async fn text(&self) -> String {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Whole(self.clone())));
+        registry.register_collector(Box::new(self.samples().await));
         let mut out = String::new();
         match encode(&mut out, &registry) {
             Ok(()) => out,
@@ -72,31 +93,22 @@ impl Metrics {
     }
 }
 
-struct Whole(Arc<Metrics>);
-
-impl fmt::Debug for Whole {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Whole")
-    }
-}
-
-impl Collector for Whole {
+impl Collector for Samples {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        self.0.samples().encode(encoder)
+        Samples::encode(self, encoder)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
     use tidemark_proto::kafka::api::ApiKey;
     use tidemark_proto::kafka::error::ErrorCode;
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_text_has_kafkas_names_with_and_without_topic() {
         let metrics = Metrics::new();
         metrics.messages_in("orders", 3, 300);
@@ -111,7 +123,13 @@ mod tests {
             remote: Duration::from_millis(40),
         });
         metrics.register(|samples| samples.set("kafka_server_replicamanager_leadercount", 5.0));
-        let text = metrics.text();
+        metrics.register_asker(|| {
+            let mut samples = Samples::default();
+            samples.set("tidemark_bucket_healthy", 1.0);
+            Box::pin(async move { samples })
+        });
+        metrics.register_asker(|| Box::pin(std::future::pending()));
+        let text = metrics.text().await;
         for line in [
             "# TYPE kafka_server_brokertopicmetrics_messagesin counter",
             "kafka_server_brokertopicmetrics_messagesin_total 4.0",
@@ -123,6 +141,7 @@ mod tests {
             "kafka_network_requestmetrics_requests_total{request=\"Produce\",version=\"13\"} 1.0",
             "kafka_network_requestmetrics_totaltimems_count{request=\"Produce\"} 1.0",
             "kafka_server_replicamanager_leadercount 5.0",
+            "tidemark_bucket_healthy 1.0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }
@@ -136,7 +155,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.messages_in("orders", 3, 300);
         metrics.topics.forget("orders");
-        let text = metrics.text();
+        let text = metrics.text().await;
         assert!(!text.contains("orders"), "{text}");
         assert!(text.contains("kafka_server_brokertopicmetrics_messagesin_total 3.0"), "{text}");
     }

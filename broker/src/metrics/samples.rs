@@ -45,6 +45,13 @@ impl Samples {
         self.0.entry(name).or_default().push((labels, value));
     }
 
+    /// Takes in other samples.
+    pub fn merge(&mut self, other: Samples) {
+        for (name, rows) in other.0 {
+            self.0.entry(name).or_default().extend(rows);
+        }
+    }
+
     /// The sum of a metric's numbers over all labels; what tests look at.
     pub fn sum(&self, name: &str) -> f64 {
         let rows = self.0.get(name).map_or(&[][..], Vec::as_slice);

@@ -12,6 +12,9 @@ use crate::server::Server;
 /// The bucket's requests, bytes, dollars and times.
 pub fn bucket(bucket: &Bucket, into: &mut Samples) {
     meter(&bucket.meter(), into);
+    let well = bucket.health().is_well();
+    into.set("tidemark_bucket_healthy", f64::from(u8::from(well)));
+    into.set("kafka_log_logmanager_offlinelogdirectorycount", f64::from(u8::from(!well)));
 }
 
 fn meter(rows: &[MeterRow], into: &mut Samples) {

@@ -48,8 +48,8 @@ pub const KEYS: &[Key] = &[
     key(
         "tidemark.http.listen",
         Text,
-        "127.0.0.1:9464",
-        "Address of /metrics, /ready and /live; empty for none, port 0 for a free one.",
+        "127.0.0.1:0",
+        "Address of /metrics, /ready and /live; empty for none, port 0 takes a free one and prints it.",
     ),
     key(
         "tidemark.peer.listen",
@@ -60,7 +60,7 @@ pub const KEYS: &[Key] = &[
     unset(
         "tidemark.peer.advertised",
         Text,
-        "host:port that other brokers are told; by default where it listens.",
+        "Host that other brokers dial; by default the address it listens on.",
     ),
     unset(
         "tidemark.peer.secret",

@@ -1,0 +1,24 @@
+//! ListPartitionReassignments (key 46, v0): always empty, since ownership moves at once.
+
+use std::sync::Arc;
+
+use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_proto::kafka::messages::{
+    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
+};
+
+use super::{Ctx, Operation, Resource};
+use crate::node::Node;
+
+/// Answers.
+pub async fn handle(
+    node: Arc<Node>,
+    ctx: Arc<Ctx>,
+    _request: ListPartitionReassignmentsRequest,
+) -> ListPartitionReassignmentsResponse {
+    let code = match node.allows(&ctx, Operation::Describe, Resource::Cluster) {
+        true => ErrorCode::None,
+        false => ErrorCode::ClusterAuthorizationFailed,
+    };
+    ListPartitionReassignmentsResponse { error_code: code.code(), ..Default::default() }
+}
