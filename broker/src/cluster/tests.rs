@@ -5,4 +5,6 @@ mod machine;
 mod random;
 mod scenes;
 mod scripts;
+mod sockets;
 mod world;
+mod zombies;
