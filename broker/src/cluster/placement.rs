@@ -32,7 +32,7 @@ impl Placement {
     }
 
     /// The least loaded broker, which now counts one partition more; `None` where nobody lives.
-    pub fn next(&mut self) -> Option<Placed> {
+    pub fn least_loaded(&mut self) -> Option<Placed> {
         let (led, node) = self.load.pop_first()?;
         self.load.insert((led + 1, node));
         self.homes.get(&node).copied()

@@ -152,7 +152,7 @@ impl Image {
             let mut by_leader: BTreeMap<BrokerId, (Placed, Vec<(TopicId, PartitionIndex)>)> = BTreeMap::new();
             let mut nobody = Vec::new();
             for tp in self.led_from(lane) {
-                match placement.next() {
+                match placement.least_loaded() {
                     Some(place) => by_leader.entry(place.node).or_insert((place, Vec::new())).1.push(tp),
                     None => nobody.push(tp),
                 }

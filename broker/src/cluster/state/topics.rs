@@ -140,7 +140,8 @@ impl Image {
             if let Some(node) = nodes.iter().find(|node| self.broker(**node).is_none()) {
                 return Err(bad(&format!("there is no broker {node}")));
             }
-            placed.push(nodes.iter().find_map(|node| placement.at(*node)).or_else(|| placement.next()));
+            placed
+                .push(nodes.iter().find_map(|node| placement.at(*node)).or_else(|| placement.least_loaded()));
         }
         Ok((placed, i16::try_from(width).unwrap_or(i16::MAX)))
     }
@@ -166,7 +167,7 @@ impl Image {
             return refuse(code, why);
         }
         let mut placement = Placement::over(self, None);
-        let placed: Vec<Option<Placed>> = (0..more).map(|_| placement.next()).collect();
+        let placed: Vec<Option<Placed>> = (0..more).map(|_| placement.least_loaded()).collect();
         let records = match validate_only {
             true => Vec::new(),
             false => vec![Record::PartitionsAdded { topic: topic.id, placed }],
@@ -225,7 +226,7 @@ fn place(
         return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, why));
     }
     limit(rules, count)?;
-    let placed: Vec<Option<Placed>> = (0..count).map(|_| placement.next()).collect();
+    let placed: Vec<Option<Placed>> = (0..count).map(|_| placement.least_loaded()).collect();
     if placed.iter().any(Option::is_none) {
         let why = "no broker is alive to lead the partitions";
         return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, why));

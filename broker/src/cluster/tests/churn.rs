@@ -54,36 +54,29 @@ fn watch(node: &Node, history: &Shared) {
 }
 
 /// Registers, again after every fence, and gives commands now and then.
-fn work(
-    cluster: Cluster,
-    entropy: Entropy,
-    slot: Arc<Mutex<Option<Registration>>>,
-    history: Shared,
-) -> impl Future<Output = ()> {
-    async move {
-        loop {
-            let Ok(registration) = cluster.register().await else { continue };
-            assert!(history.lock().epochs.insert(registration.epoch.0), "R1: an epoch given twice");
-            *slot.lock() = Some(registration);
-            let lives = |c: &Cluster| {
-                c.image().broker(registration.node).is_some_and(|b| b.alive && b.epoch == registration.epoch)
+async fn work(cluster: Cluster, entropy: Entropy, slot: Arc<Mutex<Option<Registration>>>, history: Shared) {
+    loop {
+        let Ok(registration) = cluster.register().await else { continue };
+        assert!(history.lock().epochs.insert(registration.epoch.0), "R1: an epoch given twice");
+        *slot.lock() = Some(registration);
+        let lives = |c: &Cluster| {
+            c.image().broker(registration.node).is_some_and(|b| b.alive && b.epoch == registration.epoch)
+        };
+        while lives(&cluster) {
+            sleep(Duration::from_millis(50 + entropy.below(900))).await;
+            let id = TopicId(entropy.uuid());
+            let name = format!("t-{}", id.0.simple());
+            let topic = NewTopic { name, id, partitions: 2, replication: 1, ..NewTopic::default() };
+            let command = match entropy.below(3) {
+                0 => Command::AllocateProducerIds { by: registration.epoch },
+                _ => Command::CreateTopics { topics: vec![topic], validate_only: false },
             };
-            while lives(&cluster) {
-                sleep(Duration::from_millis(50 + entropy.below(900))).await;
-                let id = TopicId(entropy.uuid());
-                let name = format!("t-{}", id.0.simple());
-                let topic = NewTopic { name, id, partitions: 2, replication: 1, ..NewTopic::default() };
-                let command = match entropy.below(3) {
-                    0 => Command::AllocateProducerIds { by: registration.epoch },
-                    _ => Command::CreateTopics { topics: vec![topic], validate_only: false },
-                };
-                match cluster.submit(command).await {
-                    Ok(Reply::Created(rows)) if rows[0].1.is_ok() => drop(history.lock().topics.insert(id)),
-                    Ok(Reply::Producers { first, .. }) => {
-                        assert!(history.lock().producers.insert(first.0), "producer ids given twice");
-                    }
-                    _ => history.lock().refused += 1,
+            match cluster.submit(command).await {
+                Ok(Reply::Created(rows)) if rows[0].1.is_ok() => drop(history.lock().topics.insert(id)),
+                Ok(Reply::Producers { first, .. }) => {
+                    assert!(history.lock().producers.insert(first.0), "producer ids given twice");
                 }
+                _ => history.lock().refused += 1,
             }
         }
     }
