@@ -2,7 +2,8 @@
 //!
 //! R10: the first absent key is found by scanning contiguously upward from the low mark, and the conditional
 //! create decides. A listing only shortens the scan: it names keys, and everything it names that is small
-//! enough to be a seal is read. R20, R21: nothing here or anywhere deletes a seal.
+//! enough to be a seal is read. A writer that outruns the scan is stopped by a wall: a seal well ahead of it,
+//! which counts only if it is reached contiguously, like any other. R20, R21: nothing deletes a seal.
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -28,21 +29,60 @@ pub async fn seal(
     by: &Sealer,
     seams: &Seams,
 ) -> Result<Seq, Error> {
-    let mut seq = match listed(bucket, cluster, lane, low).await? {
-        Ahead::Seal(seq) => return Ok(seq),
-        Ahead::Data(seq) => seq,
-    };
+    let mut seq = low;
+    let (mut lost, mut walled) = (0, false);
     loop {
-        let key = keys::parcel(&lane, seq);
-        let header = Header::of_lane(format::Kind::Seal, cluster, lane, seq, seams.entropy.nonce());
-        let body = Body::from(encode(header, by));
-        match bucket.place(Kind::Seal, &key, &body, HEADER_LEN).await {
-            Placed::Ours => return Ok(seq),
-            Placed::Other(found) => match what_is(cluster, lane, seq, &found, &key)? {
-                format::Kind::Seal => return Ok(seq),
-                _ => seq = seq.next(),
-            },
+        if lost == 0 {
+            match listed(bucket, cluster, lane, seq).await? {
+                Ahead::Seal(seq) => return Ok(seq),
+                Ahead::Data(end) => seq = end,
+            }
         }
+        match try_at(bucket, cluster, lane, seq, by, seams).await? {
+            format::Kind::Seal => return Ok(seq),
+            _ => (seq, lost) = (seq.next(), lost + 1),
+        }
+        if lost >= RACES && !walled {
+            wall(bucket, cluster, lane, seq, by, seams).await?;
+            (walled, lost) = (true, 0);
+        }
+    }
+}
+
+/// Keys that may be lost to a living writer before it is walled in.
+const RACES: u32 = 3;
+
+/// Puts a seal where the writer has not come yet, so that the scan ends.
+async fn wall(
+    bucket: &Bucket,
+    cluster: ClusterId,
+    lane: LaneId,
+    seq: Seq,
+    by: &Sealer,
+    seams: &Seams,
+) -> Result<(), Error> {
+    let mut ahead = 64;
+    while try_at(bucket, cluster, lane, Seq(seq.0 + ahead), by, seams).await? != format::Kind::Seal {
+        ahead *= 2;
+    }
+    Ok(())
+}
+
+/// Creates a seal at `seq`, or learns what stands there.
+async fn try_at(
+    bucket: &Bucket,
+    cluster: ClusterId,
+    lane: LaneId,
+    seq: Seq,
+    by: &Sealer,
+    seams: &Seams,
+) -> Result<format::Kind, Error> {
+    let key = keys::parcel(&lane, seq);
+    let header = Header::of_lane(format::Kind::Seal, cluster, lane, seq, seams.entropy.nonce());
+    let body = Body::from(encode(header, by));
+    match bucket.place(Kind::Seal, &key, &body, HEADER_LEN).await {
+        Placed::Ours => Ok(format::Kind::Seal),
+        Placed::Other(found) => what_is(cluster, lane, seq, &found, &key),
     }
 }
 

@@ -226,6 +226,32 @@ async fn r10_a_seal_that_lost_the_key_to_data_moves_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn r10_a_writer_that_outruns_the_scan_is_walled_in() {
+    let world = world();
+    let mut writer = world.writer();
+    let script = world.script.clone();
+    let zombie = world.seams.tasks.spawn(async move {
+        for at in 0.. {
+            writer.add(entry(partition(1, 0), at, 10));
+            match writer.next().await {
+                Event::Committed(_) => {}
+                other => return (other, writer.commit()),
+            }
+        }
+        unreachable!("the seal ends it")
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Each key the sealer tries is the writer's by then.
+    (0..10_000).for_each(|seq| script.script(&world.key(seq), &[Act::After(Duration::from_millis(2))]));
+    let sealed = timeout(Duration::from_secs(60), world.seal(0)).await.expect("ends").unwrap();
+    let (event, commit) = zombie.await.unwrap().unwrap();
+    assert!(matches!(event, Event::Fenced { by: Some(_), .. }), "{event:?}");
+    assert!(commit <= sealed);
+    assert_eq!(world.footers(0, sealed.0).await.unwrap().len() as u64, sealed.0);
+    assert_eq!(world.seal(0).await, Ok(sealed));
+}
+
+#[tokio::test(start_paused = true)]
 async fn zombie_put_after_seal_is_refused() {
     let world = world();
     let mut zombie = filled(&world, 2).await;

@@ -14,20 +14,17 @@ pub fn parcels_below(lane: LaneId, from: Seq, low: Seq, sealed: Option<Seq>) -> 
     (from.0..end.0).map(|seq| keys::parcel(&lane, Seq(seq))).collect()
 }
 
-/// Of a listing of the lane's folder: what is garbage by the metadata's word. That is what lies below the low mark
-/// (late copies re-create it), and what lies above the seal (void).
+/// Of a listing of the lane's folder: what lies below the low mark. Late copies re-create what was deleted there.
+/// What is void above a seal stays (R20 allows nothing else, and seals may be among it).
 pub fn garbage(lane: LaneId, low: Seq, sealed: Option<Seq>, listed: &[Listed]) -> Vec<String> {
+    let end = sealed.map_or(low, |sealed| low.min(sealed));
+    let folder = keys::lane(&lane);
     let seq_of = |key: &str| -> Option<Seq> {
-        let digits = key.strip_prefix(&keys::lane(&lane))?;
-        let seq = Seq(digits.parse().ok()?);
+        let seq = Seq(key.strip_prefix(&folder)?.parse().ok()?);
         (keys::parcel(&lane, seq) == key).then_some(seq)
     };
-    let dead = |seq: Seq| match sealed {
-        Some(sealed) => (seq < low && seq < sealed) || seq > sealed,
-        None => seq < low,
-    };
     let keys = listed.iter().map(|object| &object.key);
-    keys.filter(|key| seq_of(key).is_some_and(dead)).cloned().collect()
+    keys.filter(|key| seq_of(key).is_some_and(|seq| seq < end)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -55,9 +52,9 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_below_the_low_mark_and_above_the_seal() {
+    fn r20_garbage_is_below_the_low_mark() {
         let swept = garbage(LANE, Seq(3), Some(Seq(5)), &listed(0..8));
-        let want: Vec<_> = [0, 1, 2, 6, 7].map(|seq| keys::parcel(&LANE, Seq(seq))).into();
+        let want: Vec<_> = [0, 1, 2].map(|seq| keys::parcel(&LANE, Seq(seq))).into();
         assert_eq!(swept, want);
         let mut foreign = listed([0]);
         foreign[0].key.push('x');
