@@ -12,5 +12,7 @@ pub mod http;
 pub mod ledger;
 pub mod metrics;
 pub mod node;
+pub mod ownership;
 pub mod partition;
 pub mod server;
+pub mod upkeep;

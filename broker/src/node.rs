@@ -1,14 +1,31 @@
-//! A broker: its parts, as handlers see them.
+//! A broker: its parts, wired, and the order in which they start and stop.
+//!
+//! Bucket → probe → metadata → ownership → coordinators; the network edge comes last and goes first. What a
+//! handler needs is a field here. Decides nothing; every part keeps its own rules.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tidemark_proto::id::{BrokerId, Life};
+use tidemark_proto::record::TimestampType;
+use tidemark_proto::record::validate::Rules;
+use tidemark_tiering::bucket::Bucket;
 use tidemark_tiering::seam::Seams;
+use tokio::sync::{oneshot, watch};
 
+use crate::api::fetch::session::Sessions;
+use crate::api::init_producer_id::ProducerIds;
 use crate::api::{Authorizer, Ctx, Operation, Resource};
+use crate::archive::Archive;
 use crate::cluster::Cluster;
 use crate::config;
+use crate::ledger::{self, Groups};
 use crate::metrics::Metrics;
+use crate::ownership::{self, Exit, Owned};
+use crate::partition::Partitions;
+use crate::partition::fetching::Fetching;
+use crate::partition::log::CoordinatorLog;
 
 /// The topic that holds groups and their offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -16,9 +33,30 @@ pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// The topic that holds transactions.
 pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
+/// The client id that may write to internal topics, as in Kafka.
+pub const ADMIN_CLIENT: &str = "__admin_client";
+
 /// Whether clients may not write to the topic.
 pub fn is_internal(topic: &str) -> bool {
     matches!(topic, OFFSETS_TOPIC | TRANSACTIONS_TOPIC)
+}
+
+/// What a node is made of.
+pub struct Parts {
+    /// The world.
+    pub seams: Seams,
+    /// This run of the process.
+    pub life: Life,
+    /// Effective configuration.
+    pub config: Arc<config::Broker>,
+    /// The bucket, probed.
+    pub bucket: Bucket,
+    /// The metadata, started.
+    pub cluster: Cluster,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Who may do what.
+    pub authorizer: Arc<dyn Authorizer>,
 }
 
 /// See the module.
@@ -29,23 +67,156 @@ pub struct Node {
     pub life: Life,
     /// Effective configuration.
     pub config: Arc<config::Broker>,
+    /// The bucket.
+    pub bucket: Bucket,
+    /// Reads of runs.
+    pub archive: Arc<Archive>,
+    /// Reads for fetches.
+    pub fetching: Fetching,
     /// The metadata.
     pub cluster: Cluster,
+    /// The partitions this broker owns.
+    pub partitions: Partitions,
+    /// The groups it coordinates.
+    pub groups: Groups,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Who may do what.
     pub authorizer: Arc<dyn Authorizer>,
+    /// Fetch sessions.
+    pub fetch_sessions: Mutex<Sessions>,
+    /// Producer ids to hand out.
+    pub producer_ids: ProducerIds,
+    /// What is owned now; `None` between lanes.
+    pub owned: watch::Sender<Option<Owned>>,
+}
+
+/// A running node.
+pub struct Running {
+    /// The node.
+    pub node: Arc<Node>,
+    close: Option<oneshot::Sender<()>>,
+    exit: tokio::task::JoinHandle<Option<Exit>>,
 }
 
 impl Node {
-    /// This broker's id; -1 before it is registered.
+    /// Wires the parts and starts owning. Returns at once: registration goes on in the background.
+    pub fn start(parts: Parts) -> Running {
+        let node = Node::new(parts);
+        let (close, closed) = oneshot::channel();
+        let exit = node.seams.tasks.spawn(ownership::run(node.clone(), closed));
+        Running { node, close: Some(close), exit }
+    }
+
+    /// Wires the parts; nothing is owned yet.
+    pub fn new(parts: Parts) -> Arc<Node> {
+        let Parts { seams, life, config, bucket, cluster, metrics, authorizer } = parts;
+        let partitions = Partitions::default();
+        let archive = Arc::new(Archive::new(bucket.clone(), cluster.image().cluster()));
+        let fetching = Fetching::new(bucket.clone(), archive.clone(), cluster.clone(), &seams);
+        let log = Arc::new(CoordinatorLog::new(partitions.clone(), fetching.clone()));
+        let groups = Groups::start(log, group_options(&config.group), &seams);
+        Arc::new(Node {
+            archive,
+            fetching,
+            fetch_sessions: Mutex::new(Sessions::new(config.fetch_sessions_max)),
+            producer_ids: ProducerIds::default(),
+            owned: watch::Sender::new(None),
+            seams,
+            life,
+            config,
+            bucket,
+            cluster,
+            partitions,
+            groups,
+            metrics,
+            authorizer,
+        })
+    }
+
+    /// This broker's id; -1 before it is registered for the first time.
     pub fn id(&self) -> BrokerId {
+        if let Some(owned) = self.owned() {
+            return owned.node;
+        }
         let image = self.cluster.image();
         image.live().find(|broker| broker.life == self.life).map_or(BrokerId(-1), |broker| broker.node)
+    }
+
+    /// What is owned now.
+    pub fn owned(&self) -> Option<Owned> {
+        *self.owned.borrow()
     }
 
     /// Asks the authorizer.
     pub fn allows(&self, ctx: &Ctx, operation: Operation, resource: Resource<'_>) -> bool {
         self.authorizer.allow(ctx, operation, resource)
     }
+
+    /// R24: reads are served only while the session with the controller is fresh; a stale one is renewed first.
+    pub async fn may_serve_reads(&self) -> bool {
+        let session = self.cluster.session();
+        session.fresh(tokio::time::Instant::now()) || session.refresh().await
+    }
+
+    /// The rules for a batch sent to a topic with `topic`'s configs by Produce `version`.
+    pub fn rules(&self, topic: &config::Topic, version: i16) -> Rules {
+        Rules {
+            max_message_bytes: topic.max_message_bytes,
+            produce_version: version,
+            compacted: topic.compacted,
+            timestamp_type: match topic.timestamp_type {
+                config::TimestampType::CreateTime => TimestampType::CreateTime,
+                config::TimestampType::LogAppendTime => TimestampType::LogAppendTime,
+            },
+            before_max_ms: topic.timestamp_before_max_ms,
+            after_max_ms: topic.timestamp_after_max_ms,
+            ..Rules::defaults(self.seams.clock.wall())
+        }
+    }
+
+    /// Waits until this broker owns a lane.
+    pub async fn registered(&self) -> Owned {
+        let mut owned = self.owned.subscribe();
+        loop {
+            if let Some(owned) = *owned.borrow_and_update() {
+                return owned;
+            }
+            if owned.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Waits until the node stops owning by itself: only when its node id has another life.
+    pub async fn exited(&mut self) -> Exit {
+        match (&mut self.exit).await {
+            Ok(Some(exit)) => exit,
+            _ => Exit::Closed,
+        }
+    }
+
+    /// Answers what is open, seals the lane, hands over; gives up after `patience`.
+    pub async fn close(mut self, patience: Duration) -> bool {
+        if let Some(close) = self.close.take() {
+            close.send(()).ok();
+        }
+        tokio::time::timeout(patience, &mut self.exit).await.is_ok()
+    }
+}
+
+fn group_options(config: &config::Group) -> ledger::Options {
+    let ms = |d: Duration| i32::try_from(d.as_millis()).unwrap_or(i32::MAX);
+    let rules = crate::group::state::Rules {
+        session_timeout_min_ms: ms(*config.session_timeout.start()),
+        session_timeout_max_ms: ms(*config.session_timeout.end()),
+        initial_rebalance_delay: config.initial_rebalance_delay,
+        size_max: config.size_max,
+        offset_metadata_max: config.offset_metadata_bytes_max,
+        offsets_retention_ms: i64::try_from(config.offsets_retention.as_millis()).unwrap_or(i64::MAX),
+        ..Default::default()
+    };
+    ledger::Options { rules, retention_check: config.offsets_check, ..Default::default() }
 }

@@ -14,11 +14,15 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_topic_partitions;
 pub mod error;
+pub mod fetch;
 mod incremental_alter_configs;
+pub mod init_producer_id;
+mod list_offsets;
 mod list_partition_reassignments;
 pub mod metadata;
-#[allow(dead_code, reason = "the row of Produce starts it")]
+mod offset_for_leader_epoch;
 mod old_produce;
+mod produce;
 mod table;
 #[cfg(test)]
 mod testing;

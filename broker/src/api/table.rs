@@ -5,19 +5,60 @@ use tidemark_proto::kafka::frame::encode_response;
 use tidemark_proto::kafka::messages::{
     AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
     DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest,
-    IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+    FetchRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
 };
 
-use super::Operation::{Alter, AlterConfigs, Create, Delete, Describe, DescribeConfigs};
+use super::Operation::{
+    Alter, AlterConfigs, Create, Delete, Describe, DescribeConfigs, IdempotentWrite, Read, Write,
+};
 use super::{
-    Answer, Ctx, Need, Row, alter_configs, api_versions, create_partitions, create_topics, delete_topics,
-    describe_cluster, describe_configs, describe_topic_partitions, free, incremental_alter_configs,
-    list_partition_reassignments, metadata,
+    Answer, Ctx, Finish, Need, Row, Started, alter_configs, api_versions, body, create_partitions,
+    create_topics, delete_topics, describe_cluster, describe_configs, describe_topic_partitions, fetch, free,
+    incremental_alter_configs, init_producer_id, list_offsets, list_partition_reassignments, metadata,
+    offset_for_leader_epoch, old_produce, produce, reply,
 };
 use std::time::Duration;
 
 /// Every API served, in rising order of keys.
 pub const ROWS: &[Row] = &[
+    Row {
+        key: ApiKey::Produce,
+        min: 0,
+        max: 13,
+        needs: &[Need::Topic(Write), Need::TransactionalId(Write)],
+        start: |node, ctx, decoder| {
+            if ctx.version < 3 {
+                return old_produce::start(&ctx, decoder);
+            }
+            let request = body::<ProduceRequest>(decoder, ctx.version)?;
+            Ok(Started::Ordered(Box::pin(async move {
+                let answer = produce::start(&node, &ctx, request).await;
+                let finish: Finish = Box::pin(async move {
+                    match answer.await {
+                        Ok(Some(response)) => reply(&ctx, &response),
+                        Ok(None) => Answer::None,
+                        Err(reason) => Answer::Close(reason.to_owned()),
+                    }
+                });
+                finish
+            })))
+        },
+    },
+    Row {
+        key: ApiKey::Fetch,
+        min: 4,
+        max: 18,
+        needs: &[Need::Topic(Read)],
+        start: free!(fetch::handle, FetchRequest),
+    },
+    Row {
+        key: ApiKey::ListOffsets,
+        min: 1,
+        max: 11,
+        needs: &[Need::Topic(Describe)],
+        start: free!(list_offsets::handle, ListOffsetsRequest),
+    },
     Row {
         key: ApiKey::Metadata,
         min: 0,
@@ -45,6 +86,20 @@ pub const ROWS: &[Row] = &[
         max: 6,
         needs: &[Need::Topic(Delete)],
         start: free!(delete_topics::handle, DeleteTopicsRequest),
+    },
+    Row {
+        key: ApiKey::InitProducerId,
+        min: 0,
+        max: 5,
+        needs: &[Need::TransactionalId(Write), Need::Cluster(IdempotentWrite)],
+        start: free!(init_producer_id::handle, InitProducerIdRequest),
+    },
+    Row {
+        key: ApiKey::OffsetForLeaderEpoch,
+        min: 2,
+        max: 4,
+        needs: &[Need::Topic(Describe)],
+        start: free!(offset_for_leader_epoch::handle, OffsetForLeaderEpochRequest),
     },
     Row {
         key: ApiKey::DescribeConfigs,

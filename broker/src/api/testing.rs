@@ -18,7 +18,7 @@ use crate::cluster::record::{Placed, Record};
 use crate::cluster::{Cluster, Identity, Image, Rules, Start, Timings};
 use crate::config;
 use crate::metrics::Metrics;
-use crate::node::Node;
+use crate::node::{Node, Parts};
 
 /// See the module.
 pub struct World {
@@ -141,7 +141,7 @@ pub async fn node() -> Arc<Node> {
     };
     let start = Start {
         seams: seams.clone(),
-        bucket,
+        bucket: bucket.clone(),
         identity: Identity { node: Some(BrokerId(1)), life, endpoints: vec![endpoint], rack: None },
         cluster: None,
         peers: Arc::new(net.node("node-1", &seams)),
@@ -150,5 +150,6 @@ pub async fn node() -> Arc<Node> {
     };
     let cluster = Cluster::start(start).await.unwrap();
     cluster.register().await.unwrap();
-    Arc::new(Node { seams, life, config, cluster, metrics: Metrics::new(), authorizer: Arc::new(AllowAll) })
+    let (metrics, authorizer) = (Metrics::new(), Arc::new(AllowAll));
+    Node::new(Parts { seams, life, config, bucket, cluster, metrics, authorizer })
 }

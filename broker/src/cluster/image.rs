@@ -349,6 +349,20 @@ impl Image {
         self.next_epoch
     }
 
+    /// Where clients that came in by `listener` reach a living broker.
+    pub fn endpoint(&self, node: BrokerId, listener: &str) -> Option<At<'_>> {
+        let broker = self.broker(node).filter(|b| b.alive)?;
+        let at = broker.endpoints.iter().find(|e| e.listener == listener)?;
+        Some(At { host: &at.host, port: at.port, rack: broker.rack.as_deref() })
+    }
+
+    /// The partitions whose log runs in `lane` now.
+    pub fn led_by(&self, lane: LaneId) -> impl Iterator<Item = TopicPartition> {
+        let open = move |p: &Partition| p.chain.last().is_some_and(|e| e.lane == lane && e.to.is_none());
+        let all = self.topics.values().flat_map(|topic| topic.partitions());
+        all.filter(move |(_, p)| open(p)).map(|(tp, _)| tp)
+    }
+
     /// The replicas that Metadata reports: the leader, then others alive, from racks not seen yet first;
     /// min(RF, live) in all. The ISR is the same list. With no leader: any living brokers.
     pub fn replicas(&self, topic: &Topic, partition: PartitionIndex) -> Vec<BrokerId> {
@@ -379,7 +393,26 @@ impl Image {
     }
 }
 
+/// Where clients of a listener reach a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At<'a> {
+    /// Advertised host.
+    pub host: &'a str,
+    /// Advertised port.
+    pub port: u16,
+    /// The broker's rack.
+    pub rack: Option<&'a str>,
+}
+
 impl Topic {
+    /// Its partitions, by index.
+    pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, &Partition)> {
+        let topic = self.id;
+        (0..)
+            .zip(&self.partitions)
+            .map(move |(index, row)| (TopicPartition { topic, partition: PartitionIndex(index) }, row))
+    }
+
     /// A partition by index.
     pub fn partition(&self, index: PartitionIndex) -> Option<&Partition> {
         self.partitions.get(usize::try_from(index.0).ok()?)

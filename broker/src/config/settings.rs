@@ -206,7 +206,9 @@ mod tests {
         assert!(!format!("{settings:?}").contains("hunter2"));
         assert_eq!(settings.explicit("tidemark.bucket.secret.key"), Some("hunter2"));
         let told = Settings::load(None, &["tidemark.peer.secret=hunter2".into()]).unwrap();
-        assert!(told.warnings()[0].contains("tidemark.peer.secret") && !told.warnings()[0].contains("hunter2"));
+        assert!(
+            told.warnings()[0].contains("tidemark.peer.secret") && !told.warnings()[0].contains("hunter2")
+        );
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! Pure. A base is folded out of the bucket alone: a snapshot (of a run or a checkpoint) and the footers after
 //! it, so that a cut never writes down what is not durable. Replaying a batch that a base holds changes nothing.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tidemark_proto::id::{LeaderEpoch, Offset};
 use tidemark_tiering::parcel::footer::BatchEntry;
+use tidemark_tiering::run;
 
 use super::producer::{Origin, Producers};
 use super::state::{Appended, enter};
@@ -69,33 +69,23 @@ impl Base {
         Ok(true)
     }
 
-    /// Bytes of epochs and producers; offsets stand beside them in the objects that carry a base.
-    pub fn encode_snapshot(&self) -> Bytes {
-        let producers = self.producers.encode();
-        let mut out = BytesMut::with_capacity(5 + self.epochs.len() * 12 + producers.len());
-        out.put_u8(1);
-        out.put_u32(u32::try_from(self.epochs.len()).expect("fewer epochs than 2^32"));
-        for (epoch, start) in &self.epochs {
-            out.put_i32(epoch.0);
-            out.put_i64(start.0);
+    /// As runs and checkpoints carry it.
+    pub fn to_state(&self) -> run::State {
+        run::State {
+            log_start: self.log_start,
+            end: self.end,
+            epochs: self.epochs.clone(),
+            snapshot: self.producers.encode(),
         }
-        out.put_slice(&producers);
-        out.freeze()
     }
 
-    /// The inverse of [`Self::encode_snapshot`]; `None` when the bytes are damaged.
-    pub fn decode(log_start: Offset, end: Offset, mut snapshot: Bytes) -> Option<Base> {
-        if snapshot.is_empty() {
-            return Some(Base { log_start, end, ..Base::default() });
-        }
-        if snapshot.try_get_u8().ok()? != 1 {
-            return None;
-        }
-        let mut epochs = Vec::new();
-        for _ in 0..snapshot.try_get_u32().ok()? {
-            let epoch = LeaderEpoch(snapshot.try_get_i32().ok()?);
-            epochs.push((epoch, Offset(snapshot.try_get_i64().ok()?)));
-        }
-        Some(Base { log_start, end, epochs, producers: Producers::decode(snapshot)? })
+    /// The inverse of [`Self::to_state`]; `None` when the snapshot is damaged.
+    pub fn from_state(state: &run::State) -> Option<Base> {
+        Some(Base {
+            log_start: state.log_start,
+            end: state.end,
+            epochs: state.epochs.clone(),
+            producers: Producers::decode(state.snapshot.clone())?,
+        })
     }
 }

@@ -9,29 +9,31 @@ use bytes::Bytes;
 use tidemark_proto::id::TopicPartition;
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::pieces::Pieces;
-use tidemark_tiering::bucket::Kind;
+use tidemark_tiering::bucket::{Bucket, Kind, Patience, Span};
 use tidemark_tiering::error::Error;
 use tidemark_tiering::parcel::verify_batches;
-use tidemark_tiering::read::Reader;
 use tidemark_tiering::seam::Seams;
 
 use crate::archive::Archive;
 use crate::cluster::Cluster;
 use crate::partition::index::{Source, Stored};
 
+/// Tries of one read before the client is told to ask again.
+const READ_PATIENCE: Patience = Patience::Tries(5);
+
 /// Reads for fetches and for the coordinators. Cheap to clone.
 #[derive(Clone)]
 pub struct Fetching {
-    reader: Reader,
+    bucket: Bucket,
     archive: Arc<Archive>,
     cluster: Cluster,
     seams: Seams,
 }
 
 impl Fetching {
-    /// Reads through `reader` and `archive`, by the runs that `cluster` names.
-    pub fn new(reader: Reader, archive: Arc<Archive>, cluster: Cluster, seams: &Seams) -> Fetching {
-        Fetching { reader, archive, cluster, seams: seams.clone() }
+    /// Reads `bucket` and `archive`, by the runs that `cluster` names.
+    pub fn new(bucket: Bucket, archive: Arc<Archive>, cluster: Cluster, seams: &Seams) -> Fetching {
+        Fetching { bucket, archive, cluster, seams: seams.clone() }
     }
 
     /// The world it reads in.
@@ -70,16 +72,13 @@ impl Fetching {
 
     async fn stored(&self, stored: &Stored) -> Result<Pieces, ErrorCode> {
         let parcel = &stored.parcel;
-        let read = self.reader.read(Kind::Parcel, &parcel.key, stored.bytes.clone(), Some(parcel.size)).await;
-        let pieces = read.map_err(|e| code(&e))?;
+        let span = Span::Range(stored.bytes.clone());
+        let read =
+            self.bucket.get(Kind::Parcel, &parcel.key, span, READ_PATIENCE).await.map_err(|e| code(&e))?;
+        let bytes = read.ok_or_else(|| code(&Error::Gone { key: parcel.key.clone() }))?.bytes;
         if parcel.trusted.load(Ordering::Relaxed) {
-            return Ok(pieces);
+            return Ok(Pieces::from(bytes));
         }
-        let bytes = self.seams.tasks.blocking(move || pieces.into_bytes()).await;
-        let bytes = bytes.map_err(|error| {
-            tracing::error!(key = %parcel.key, %error, "cannot read a parcel");
-            ErrorCode::KafkaStorageError
-        })?;
         verify_batches(&bytes, stored.entries()).map_err(|damage| {
             tracing::error!(key = %parcel.key, %damage, "a parcel is damaged: its batches are not served");
             ErrorCode::KafkaStorageError

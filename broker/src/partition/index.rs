@@ -169,58 +169,34 @@ impl Index {
         self.extents.iter().map(|e| e.stored(0, e.batches.len()).bytes).map(|r| r.end - r.start).sum()
     }
 
-    /// Where the batches from the one that holds `from` up to `until` (exclusive) are, as far as `appetite` goes.
-    /// Returns the bytes chosen; an archived source counts as the whole appetite.
+    /// Where the batches from the one that holds `from` up to `until` (exclusive) are, as far as `appetite` goes. Stops
+    /// where parcels and memory leave a hole: runs hold what is in it. Returns the bytes chosen; an archived source
+    /// counts as the whole appetite.
     pub fn plan(&self, from: Offset, until: Offset, end: Offset, appetite: Appetite) -> (Vec<Source>, usize) {
         if from >= until {
             return (Vec::new(), 0);
         }
-        let archived_until = self.archived_until().unwrap_or(end);
-        if from < archived_until {
-            return (vec![Source::Archived { from, until: archived_until }], appetite.bytes_max.max(1));
-        }
-        let (mut sources, mut taken, mut next) = (Vec::new(), 0usize, from);
-        let room = |taken: usize, length: usize| {
-            (taken == 0 && appetite.at_least_one) || taken + length <= appetite.bytes_max
-        };
+        let mut plan = Plan { sources: Vec::new(), taken: 0, next: from, appetite };
         let in_memory = self.recent.front().map_or(end, |r| r.base);
-        let first = self.extents.partition_point(|e| e.last() < next);
+        let first = self.extents.partition_point(|e| e.last() < from);
         for extent in self.extents.range(first..) {
-            if next >= in_memory || next >= until {
+            let wanted = plan.next < until.min(in_memory) && extent.base() <= plan.next;
+            if !wanted || !plan.take_extent(extent, until.min(in_memory)) {
                 break;
             }
-            let entries = extent.entries();
-            let start = entries.partition_point(|b| b.last_offset < next);
-            let mut stop = start;
-            while stop < entries.len() && entries[stop].base_offset < until.min(in_memory) {
-                let length = usize::try_from(entries[stop].stored()).unwrap_or(usize::MAX);
-                if !room(taken, length) {
-                    break;
-                }
-                taken += length;
-                next = entries[stop].last_offset.plus(1);
-                stop += 1;
-            }
-            if stop > start {
-                sources.push(Source::Stored(extent.stored(start, stop)));
-            }
-            if stop < entries.len() {
-                return (sources, taken);
+        }
+        let first = self.recent.partition_point(|r| r.last < plan.next);
+        plan.take_recent(self.recent.range(first..), until);
+        if plan.taken == 0 && plan.sources.is_empty() {
+            let after = |base: Offset| (base > from).then_some(base);
+            let extent = self.extents.iter().find_map(|e| after(e.base()));
+            let resumes = extent.into_iter().chain(after(in_memory)).min().unwrap_or(until);
+            let here = self.extents.iter().any(|e| e.base() <= from && from <= e.last()) || in_memory <= from;
+            if !here {
+                return (vec![Source::Archived { from, until: resumes }], appetite.bytes_max.max(1));
             }
         }
-        let mut batches = Vec::new();
-        let first = self.recent.partition_point(|r| r.last < next);
-        for recent in self.recent.range(first..) {
-            if recent.base >= until || !room(taken, recent.batch.len()) {
-                break;
-            }
-            taken += recent.batch.len();
-            batches.push(recent.batch.clone());
-        }
-        if !batches.is_empty() {
-            sources.push(Source::Memory(batches));
-        }
-        (sources, taken)
+        (plan.sources, plan.taken)
     }
 
     /// The first batch below `until` whose largest timestamp is at or above `target` (KIP-79), not looking at runs.
@@ -246,6 +222,55 @@ impl Index {
             entries.filter(|b| b.last_offset >= from && b.base_offset < until).map(|b| b.max_timestamp);
         let recent = self.recent.iter().filter(|r| r.last >= from && r.base < until).map(|r| r.max_timestamp);
         stored.chain(recent).max()
+    }
+}
+
+/// A plan in the making.
+struct Plan {
+    sources: Vec<Source>,
+    taken: usize,
+    next: Offset,
+    appetite: Appetite,
+}
+
+impl Plan {
+    fn has_room(&self, length: usize) -> bool {
+        (self.taken == 0 && self.appetite.at_least_one) || self.taken + length <= self.appetite.bytes_max
+    }
+
+    /// Takes what fits of an extent; whether all of it up to `until` did.
+    fn take_extent(&mut self, extent: &Extent, until: Offset) -> bool {
+        let entries = extent.entries();
+        let start = entries.partition_point(|b| b.last_offset < self.next);
+        let mut stop = start;
+        while stop < entries.len() && entries[stop].base_offset < until {
+            let length = usize::try_from(entries[stop].stored()).unwrap_or(usize::MAX);
+            if !self.has_room(length) {
+                break;
+            }
+            self.taken += length;
+            self.next = entries[stop].last_offset.plus(1);
+            stop += 1;
+        }
+        if stop > start {
+            self.sources.push(Source::Stored(extent.stored(start, stop)));
+        }
+        stop == entries.len()
+    }
+
+    fn take_recent<'a>(&mut self, recent: impl Iterator<Item = &'a Recent>, until: Offset) {
+        let mut batches = Vec::new();
+        for r in recent {
+            if r.base > self.next || r.base >= until || !self.has_room(r.batch.len()) {
+                break;
+            }
+            self.taken += r.batch.len();
+            self.next = r.last.plus(1);
+            batches.push(r.batch.clone());
+        }
+        if !batches.is_empty() {
+            self.sources.push(Source::Memory(batches));
+        }
     }
 }
 

@@ -6,7 +6,9 @@
 
 pub mod base;
 
+pub mod fetching;
 pub mod index;
+pub mod log;
 pub mod opening;
 pub mod parked;
 pub mod producer;

@@ -76,6 +76,13 @@ pub enum Order {
         /// The partitions' bases as of it.
         bases: Vec<(TopicPartition, Base)>,
     },
+    /// A dead lane's low mark rose: what lies below it is in runs.
+    Low {
+        /// The lane.
+        lane: LaneId,
+        /// Its low mark.
+        low: Seq,
+    },
     /// What a cut of everything durable needs: the committed end, its parcels, the bases below them.
     CutInput {
         /// Answer.
@@ -406,6 +413,13 @@ impl Task {
                     }
                 }
                 self.lane.set_low(upto);
+            }
+            Order::Low { lane, low } => {
+                for slot in self.partitions.values_mut() {
+                    if let Slot::Open(open) = slot {
+                        open.index.forget_extents(lane, low);
+                    }
+                }
             }
             Order::CutInput { reply } => {
                 let upto = self.handled;

@@ -1,0 +1,283 @@
+//! Fetch (key 1, v4-18): whole batches from the one that holds the offset, never above the high watermark.
+//!
+//! Plans with the partitions' owner, waits (min_bytes, max_wait; any error answers at once), then reads: memory,
+//! parcels, runs. The first non-empty partition gives at least one batch (KIP-74); sessions are KIP-227's; topic ids
+//! from v13. A refused leader comes with the current one (KIP-951, v16). Serves only while this broker's session
+//! with the controller is fresh (R24). Fields for replicas are not answered: no replica ever fetches.
+
+pub mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use tidemark_proto::id::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
+use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_proto::kafka::messages::fetch_response::{
+    FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
+use tidemark_proto::kafka::messages::{FetchRequest, FetchResponse};
+use tidemark_proto::kafka::pieces::Pieces;
+use tidemark_proto::kafka::text::Text;
+
+use self::session::{Begun, Came, Key, Said, TopicKey, Want};
+use crate::api::{Ctx, Operation, Resource};
+use crate::cluster::image::Image;
+use crate::node::Node;
+use crate::partition::waiters::Waiter;
+use crate::partition::{Ask, Look};
+
+/// Longest a fetch is held, whatever it asks for.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Reads of one fetch that run at a time.
+const READS: usize = 16;
+
+/// One partition of the answer, on its way.
+struct Row {
+    key: Key,
+    want: Want,
+    name: Text,
+    found: Result<TopicPartition, ErrorCode>,
+    outcome: Result<(Said, Offset, Pieces), ErrorCode>,
+}
+
+/// Serves a fetch.
+pub async fn handle(node: Arc<Node>, ctx: Arc<Ctx>, request: FetchRequest) -> FetchResponse {
+    let (id, epoch) = (request.session_id, request.session_epoch);
+    let named = named(&request, ctx.version);
+    let forgotten = forgotten(&request, ctx.version);
+    let fresh = i32::try_from(node.seams.entropy.below(i32::MAX as u64 - 1) + 1).unwrap_or(1);
+    let begun = {
+        let mut sessions = node.fetch_sessions.lock();
+        sessions.begin((id, epoch), named, &forgotten, fresh, node.seams.clock.wall())
+    };
+    let begun = match begun {
+        Ok(begun) => begun,
+        Err(code) => return FetchResponse { error_code: code.code(), session_id: 0, ..Default::default() },
+    };
+    let rows = serve(&node, &ctx, &request, &begun).await;
+    respond(&node, &ctx, &begun, rows)
+}
+
+fn named(request: &FetchRequest, version: i16) -> Vec<(Key, Want)> {
+    let mut named = Vec::new();
+    for topic in &request.topics {
+        let of = topic_key(version, &topic.topic, topic.topic_id);
+        for p in &topic.partitions {
+            let want = Want {
+                offset: p.fetch_offset,
+                leader_epoch: p.current_leader_epoch,
+                bytes_max: p.partition_max_bytes,
+            };
+            named.push((Key { topic: of.clone(), partition: p.partition }, want));
+        }
+    }
+    named
+}
+
+fn forgotten(request: &FetchRequest, version: i16) -> Vec<Key> {
+    let topics = request.forgotten_topics_data.iter();
+    let keys = topics.flat_map(|topic| {
+        let of = topic_key(version, &topic.topic, topic.topic_id);
+        topic.partitions.iter().map(move |p| Key { topic: of.clone(), partition: *p })
+    });
+    keys.collect()
+}
+
+fn topic_key(version: i16, name: &Text, id: uuid::Uuid) -> TopicKey {
+    if version >= 13 { TopicKey::Id(id) } else { TopicKey::Name(name.clone()) }
+}
+
+async fn serve(node: &Arc<Node>, ctx: &Ctx, request: &FetchRequest, begun: &Begun) -> Vec<Row> {
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
+    let deadline = tokio::time::Instant::now() + wait;
+    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(node.config.fetch_bytes_max);
+    let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
+    let committed = request.isolation_level == 1;
+    let mut rows: Vec<Row> = begun.wants.iter().map(|(key, want)| resolve(node, ctx, key, *want)).collect();
+    if rows.is_empty() {
+        // A session with nothing in it still paces its client.
+        tokio::time::sleep_until(deadline).await;
+        return rows;
+    }
+    let consumer = request.replica_id < 0 && request.replica_state.replica_id < 0;
+    if !consumer {
+        rows.iter_mut().for_each(|r| r.outcome = Err(ErrorCode::ClusterAuthorizationFailed));
+        return rows;
+    }
+    let looks = loop {
+        let waiter = Arc::new(Waiter::default());
+        let looks = look(node, &rows, committed, bytes_max, waiter.clone()).await;
+        let bytes: usize = looks.iter().flatten().flatten().map(|l| l.bytes).sum();
+        let failed = rows.iter().any(|r| r.found.is_err()) || looks.iter().flatten().any(Result::is_err);
+        if failed || bytes >= bytes_min.max(1) || tokio::time::Instant::now() >= deadline {
+            break looks;
+        }
+        tokio::time::timeout_at(deadline, waiter.woken()).await.ok();
+    };
+    let reads: Vec<_> =
+        rows.iter().zip(looks).map(|(row, look)| take(node.clone(), row.found, row.want, look)).collect();
+    let outcomes: Vec<_> = futures::stream::iter(reads).buffered(READS).collect().await;
+    rows.iter_mut().zip(outcomes).for_each(|(row, outcome)| row.outcome = outcome);
+    rows
+}
+
+async fn take(
+    node: Arc<Node>,
+    found: Result<TopicPartition, ErrorCode>,
+    want: Want,
+    look: Option<Result<Look, ErrorCode>>,
+) -> Result<(Said, Offset, Pieces), ErrorCode> {
+    let (tp, look) = (found?, look.unwrap_or(Err(ErrorCode::NotLeaderOrFollower))?);
+    let said = Said { hw: look.bounds.hw, log_start: look.bounds.log_start };
+    let bytes_max = usize::try_from(want.bytes_max).unwrap_or(0);
+    let pieces = node.fetching.pieces(tp, look.sources, bytes_max).await?;
+    Ok((said, look.bounds.lso, pieces))
+}
+
+fn resolve(node: &Node, ctx: &Ctx, key: &Key, want: Want) -> Row {
+    let image = node.cluster.image();
+    let (found, missing) = match &key.topic {
+        TopicKey::Name(name) => (image.topic_named(name), ErrorCode::UnknownTopicOrPartition),
+        TopicKey::Id(id) => (image.topic(TopicId(*id)), ErrorCode::UnknownTopicId),
+    };
+    let name = match (&key.topic, found) {
+        (TopicKey::Name(name), _) => name.clone(),
+        (_, Some(topic)) => Text::from(&*topic.name),
+        (_, None) => Text::default(),
+    };
+    let allowed = found.is_none() && matches!(key.topic, TopicKey::Id(_))
+        || node.allows(ctx, Operation::Read, Resource::Topic(&name));
+    let found = match found {
+        _ if !allowed => Err(ErrorCode::TopicAuthorizationFailed),
+        None => Err(missing),
+        Some(topic) => match topic.partition(PartitionIndex(key.partition)) {
+            None => Err(ErrorCode::UnknownTopicOrPartition),
+            Some(_) => Ok(TopicPartition { topic: topic.id, partition: PartitionIndex(key.partition) }),
+        },
+    };
+    Row { key: key.clone(), want, name, found, outcome: Err(found.err().unwrap_or(ErrorCode::None)) }
+}
+
+/// One entry per row, `None` where the row was not asked for.
+async fn look(
+    node: &Node,
+    rows: &[Row],
+    committed: bool,
+    bytes_max: usize,
+    waiter: Arc<Waiter>,
+) -> Vec<Option<Result<Look, ErrorCode>>> {
+    let asks: Vec<Ask> = rows
+        .iter()
+        .filter_map(|row| {
+            Some(Ask {
+                tp: row.found.ok()?,
+                offset: Offset(row.want.offset),
+                bytes_max: usize::try_from(row.want.bytes_max).unwrap_or(0),
+                leader_epoch: (row.want.leader_epoch >= 0).then_some(LeaderEpoch(row.want.leader_epoch)),
+                committed,
+            })
+        })
+        .collect();
+    let asked = asks.len();
+    let answers = match node.may_serve_reads().await {
+        true => node.partitions.plan(asks, bytes_max, Some(waiter)).await,
+        false => Err(ErrorCode::NotLeaderOrFollower),
+    };
+    let mut answers = answers.unwrap_or_else(|c| (0..asked).map(|_| Err(c)).collect()).into_iter();
+    rows.iter().map(|row| row.found.ok().and_then(|_| answers.next())).collect()
+}
+
+fn respond(node: &Node, ctx: &Ctx, begun: &Begun, rows: Vec<Row>) -> FetchResponse {
+    let came: Vec<Came> = rows
+        .iter()
+        .map(|row| Came {
+            key: row.key.clone(),
+            said: row.outcome.as_ref().ok().map(|(said, ..)| *said),
+            records: row.outcome.as_ref().is_ok_and(|(_, _, pieces)| !pieces.is_empty()),
+            notable: row.outcome.is_err(),
+        })
+        .collect();
+    let send = node.fetch_sessions.lock().finish(begun, &came);
+    let image = node.cluster.image();
+    let mut response = FetchResponse { session_id: begun.id, ..Default::default() };
+    for (row, send) in rows.into_iter().zip(send) {
+        if !send {
+            continue;
+        }
+        let partition = partition(node, ctx, &image, &row, &mut response.node_endpoints);
+        let id = match row.key.topic {
+            TopicKey::Id(id) => id,
+            TopicKey::Name(_) => uuid::Uuid::nil(),
+        };
+        let same =
+            |t: &FetchableTopicResponse| if id.is_nil() { t.topic == row.name } else { t.topic_id == id };
+        match response.responses.last_mut() {
+            Some(topic) if same(topic) => topic.partitions.push(partition),
+            _ => response.responses.push(FetchableTopicResponse {
+                topic: row.name,
+                topic_id: id,
+                partitions: vec![partition],
+                ..Default::default()
+            }),
+        }
+    }
+    response
+}
+
+fn partition(
+    node: &Node,
+    ctx: &Ctx,
+    image: &Image,
+    row: &Row,
+    endpoints: &mut Vec<NodeEndpoint>,
+) -> PartitionData {
+    let mut out = PartitionData {
+        partition_index: row.key.partition,
+        high_watermark: -1,
+        last_stable_offset: -1,
+        log_start_offset: -1,
+        records: Some(Pieces::new()),
+        ..Default::default()
+    };
+    match &row.outcome {
+        Ok((said, lso, pieces)) => {
+            out.high_watermark = said.hw.0;
+            out.last_stable_offset = lso.0;
+            out.log_start_offset = said.log_start.0;
+            node.metrics.bytes_out(&row.name, pieces.len());
+            out.records = Some(pieces.clone());
+        }
+        Err(code) => {
+            out.error_code = code.code();
+            let moved = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
+            if moved && let Some(found) = row.found.ok().and_then(|tp| image.partition(tp)) {
+                let leader = found.leader.map_or(-1, |n| n.0);
+                out.current_leader = LeaderIdAndEpoch {
+                    leader_id: leader,
+                    leader_epoch: found.leader_epoch.0,
+                    ..Default::default()
+                };
+                hint(endpoints, image, ctx, leader);
+            }
+        }
+    }
+    out
+}
+
+/// KIP-951: where the new leader is, once per leader.
+fn hint(endpoints: &mut Vec<NodeEndpoint>, image: &Image, ctx: &Ctx, leader: i32) {
+    if endpoints.iter().any(|e| e.node_id == leader) {
+        return;
+    }
+    if let Some(at) = image.endpoint(leader.into(), &ctx.listener) {
+        endpoints.push(NodeEndpoint {
+            node_id: leader,
+            host: Text::from(at.host),
+            port: i32::from(at.port),
+            rack: at.rack.map(Text::from),
+            ..Default::default()
+        });
+    }
+}

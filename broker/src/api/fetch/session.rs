@@ -1,0 +1,286 @@
+//! Fetch sessions (KIP-227): what a client need not repeat and a broker need not answer again.
+//!
+//! Pure but for the ids it is handed. `begin` takes a request in, `finish` a response out; the state that decides
+//! what may be left out changes only in `finish`, once per response that is sent. Knows no log.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tidemark_proto::id::{Millis, Offset};
+use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_proto::kafka::text::Text;
+use uuid::Uuid;
+
+/// A session may be pushed out by a new one after this long without a request.
+pub const EVICTION_MS: i64 = 120_000;
+
+/// Partitions one session remembers at most.
+pub const PARTITIONS_MAX: usize = 200_000;
+
+/// A topic as the client names it: by id from v13 on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TopicKey {
+    /// By name.
+    Name(Text),
+    /// By id.
+    Id(Uuid),
+}
+
+/// A partition as the client names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// The topic.
+    pub topic: TopicKey,
+    /// The partition's index.
+    pub partition: i32,
+}
+
+/// What the client wants of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// First offset.
+    pub offset: i64,
+    /// Epoch the client believes in; -1 unknown.
+    pub leader_epoch: i32,
+    /// Bytes at most.
+    pub bytes_max: i32,
+}
+
+/// What the last response said of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// High watermark.
+    pub hw: Offset,
+    /// Log start.
+    pub log_start: Offset,
+}
+
+/// How a response came out for one partition.
+#[derive(Clone, Debug)]
+pub struct Came {
+    /// Which.
+    pub key: Key,
+    /// Its bounds, where there was no error.
+    pub said: Option<Said>,
+    /// Whether it carries records.
+    pub records: bool,
+    /// Whether it carries an error or anything else that must be told.
+    pub notable: bool,
+}
+
+#[derive(Debug)]
+struct Cached {
+    want: Want,
+    said: Option<Said>,
+}
+
+#[derive(Debug)]
+struct Session {
+    epoch: i32,
+    parts: BTreeMap<Key, Cached>,
+    order: VecDeque<Key>,
+    used: Millis,
+}
+
+/// A request taken in.
+#[derive(Debug)]
+pub struct Begun {
+    /// Session the response belongs to; 0 for none.
+    pub id: i32,
+    /// Everything to look at, in the order in which bytes are handed out.
+    pub wants: Vec<(Key, Want)>,
+    incremental: bool,
+}
+
+/// The sessions of one broker.
+#[derive(Debug)]
+pub struct Sessions {
+    slots: usize,
+    open: BTreeMap<i32, Session>,
+}
+
+impl Sessions {
+    /// At most `slots` sessions (`max.incremental.fetch.session.cache.slots`).
+    pub fn new(slots: usize) -> Sessions {
+        Sessions { slots, open: BTreeMap::new() }
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// True when none is.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Takes a request in: `(id, epoch)` as the client sent them, what it names, what it forgets. `fresh` is a random
+    /// id for a session that may be opened.
+    ///
+    /// # Errors
+    /// `FetchSessionIdNotFound`, `InvalidFetchSessionEpoch`.
+    pub fn begin(
+        &mut self,
+        (id, epoch): (i32, i32),
+        named: Vec<(Key, Want)>,
+        forgotten: &[Key],
+        fresh: i32,
+        now: Millis,
+    ) -> Result<Begun, ErrorCode> {
+        if epoch <= 0 {
+            if id != 0 {
+                self.open.remove(&id);
+            }
+            let id = if epoch == 0 { self.create(&named, fresh, now) } else { 0 };
+            return Ok(Begun { id, wants: named, incremental: false });
+        }
+        let session = self.open.get_mut(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        if session.epoch != epoch {
+            return Err(ErrorCode::InvalidFetchSessionEpoch);
+        }
+        session.epoch = epoch.checked_add(1).unwrap_or(1);
+        session.used = now;
+        for key in forgotten {
+            if session.parts.remove(key).is_some() {
+                session.order.retain(|k| k != key);
+            }
+        }
+        for (key, want) in named {
+            let room = session.parts.len() < PARTITIONS_MAX;
+            match session.parts.get_mut(&key) {
+                Some(cached) => cached.want = want,
+                None if room => {
+                    session.order.push_back(key.clone());
+                    session.parts.insert(key, Cached { want, said: None });
+                }
+                None => {}
+            }
+        }
+        let wants = session.order.iter().map(|k| (k.clone(), session.parts[k].want)).collect();
+        Ok(Begun { id, wants, incremental: true })
+    }
+
+    /// Takes a response out: which of its partitions have to be sent. Partitions that carried records go to the back, so
+    /// that nobody starves.
+    pub fn finish(&mut self, begun: &Begun, came: &[Came]) -> Vec<bool> {
+        let Some(session) = self.open.get_mut(&begun.id) else { return vec![true; came.len()] };
+        let mut send = Vec::with_capacity(came.len());
+        for partition in came {
+            let Some(cached) = session.parts.get_mut(&partition.key) else {
+                send.push(true);
+                continue;
+            };
+            let news = partition.records || partition.notable || partition.said != cached.said;
+            send.push(news || !begun.incremental);
+            if partition.said.is_some() {
+                cached.said = partition.said;
+            }
+            if partition.notable {
+                cached.said = None; // an error is followed by a full row
+            }
+        }
+        let moved: Vec<&Key> = came.iter().filter(|c| c.records).map(|c| &c.key).collect();
+        if !moved.is_empty() && moved.len() < session.order.len() {
+            let back: std::collections::BTreeSet<&Key> = moved.into_iter().collect();
+            let (mut front, served): (VecDeque<Key>, VecDeque<Key>) =
+                session.order.drain(..).partition(|k| !back.contains(k));
+            front.extend(served);
+            session.order = front;
+        }
+        send
+    }
+
+    fn create(&mut self, named: &[(Key, Want)], fresh: i32, now: Millis) -> i32 {
+        if self.slots == 0 || fresh <= 0 || named.len() > PARTITIONS_MAX || self.open.contains_key(&fresh) {
+            return 0;
+        }
+        if self.open.len() >= self.slots {
+            let oldest = self.open.iter().min_by_key(|(_, s)| s.used).map(|(id, s)| (*id, s.used));
+            match oldest {
+                Some((id, used)) if now.0 - used.0 > EVICTION_MS => self.open.remove(&id),
+                _ => return 0,
+            };
+        }
+        let order: VecDeque<Key> = named.iter().map(|(k, _)| k.clone()).collect();
+        let parts = named.iter().map(|(k, w)| (k.clone(), Cached { want: *w, said: None })).collect();
+        self.open.insert(fresh, Session { epoch: 1, parts, order, used: now });
+        fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(partition: i32) -> Key {
+        Key { topic: TopicKey::Name(Text::from("t")), partition }
+    }
+
+    fn want(offset: i64) -> Want {
+        Want { offset, leader_epoch: -1, bytes_max: 100 }
+    }
+
+    fn came(partition: i32, hw: i64, records: bool) -> Came {
+        Came {
+            key: key(partition),
+            said: Some(Said { hw: Offset(hw), log_start: Offset(0) }),
+            records,
+            notable: false,
+        }
+    }
+
+    fn full(sessions: &mut Sessions) -> Begun {
+        let named = vec![(key(0), want(0)), (key(1), want(0))];
+        sessions.begin((0, 0), named, &[], 77, Millis(0)).expect("a new session")
+    }
+
+    #[test]
+    fn an_incremental_response_leaves_out_what_has_not_changed() {
+        let mut sessions = Sessions::new(10);
+        let begun = full(&mut sessions);
+        assert_eq!(begun.id, 77);
+        assert_eq!(sessions.finish(&begun, &[came(0, 5, true), came(1, 0, false)]), [true, true]);
+        let begun = sessions.begin((77, 1), vec![(key(0), want(5))], &[], 0, Millis(1)).expect("goes on");
+        let order: Vec<i32> = begun.wants.iter().map(|(k, _)| k.partition).collect();
+        assert_eq!(order, [1, 0], "the partition that was served goes to the back");
+        assert_eq!(sessions.finish(&begun, &[came(1, 0, false), came(0, 5, false)]), [false, false]);
+        let begun = sessions.begin((77, 2), vec![], &[], 0, Millis(2)).expect("goes on");
+        assert_eq!(sessions.finish(&begun, &[came(1, 3, false), came(0, 5, false)]), [true, false]);
+    }
+
+    #[test]
+    fn a_wrong_epoch_and_an_unknown_session_are_refused() {
+        let mut sessions = Sessions::new(10);
+        full(&mut sessions);
+        assert_eq!(
+            sessions.begin((77, 5), vec![], &[], 0, Millis(0)).map(|b| b.id),
+            Err(ErrorCode::InvalidFetchSessionEpoch)
+        );
+        assert_eq!(
+            sessions.begin((78, 1), vec![], &[], 0, Millis(0)).map(|b| b.id),
+            Err(ErrorCode::FetchSessionIdNotFound)
+        );
+    }
+
+    #[test]
+    fn forgotten_partitions_are_gone_and_a_final_epoch_closes() {
+        let mut sessions = Sessions::new(10);
+        full(&mut sessions);
+        let begun = sessions.begin((77, 1), vec![], &[key(0)], 0, Millis(0)).expect("goes on");
+        assert_eq!(begun.wants.len(), 1);
+        let begun = sessions.begin((77, -1), vec![(key(1), want(0))], &[], 0, Millis(0)).expect("a last one");
+        assert_eq!((begun.id, sessions.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_full_cache_gives_no_session_until_one_has_been_idle() {
+        let mut sessions = Sessions::new(1);
+        full(&mut sessions);
+        let again = |sessions: &mut Sessions, at| {
+            sessions.begin((0, 0), vec![(key(0), want(0))], &[], 99, Millis(at)).expect("taken in").id
+        };
+        assert_eq!(again(&mut sessions, 10), 0);
+        assert_eq!(again(&mut sessions, EVICTION_MS + 1), 99);
+        assert_eq!(sessions.len(), 1);
+    }
+}

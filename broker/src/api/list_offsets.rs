@@ -1,0 +1,181 @@
+//! ListOffsets (key 2, v1-11): earliest, latest, by time and by largest timestamp, exact to the record.
+//!
+//! Latest is the high watermark, for read_committed the last stable offset. Nothing found is offset -1 without an
+//! error. Earliest-local (-4, KIP-405) is the log start: all of it can be read here; latest-tiered (-5) and
+//! earliest-pending-upload (-6) have no answer before segments exist: -1. Serves only while this broker's session
+//! with the controller is fresh (R24).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidemark_proto::id::{LeaderEpoch, Millis, Offset, PartitionIndex, TopicPartition};
+use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_proto::kafka::messages::list_offsets_request::ListOffsetsPartition;
+use tidemark_proto::kafka::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use tidemark_proto::kafka::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use tidemark_proto::record::view::{Batch, Batches};
+use tidemark_proto::record::{find_by_timestamp, max_timestamp};
+
+use crate::api::{Ctx, Operation, Resource};
+use crate::node::Node;
+use crate::partition::index::Source;
+use crate::partition::{Bounds, Instant, Query};
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    offset: Offset,
+    timestamp: i64,
+    leader_epoch: Option<LeaderEpoch>,
+}
+
+/// Answers.
+pub async fn handle(node: Arc<Node>, ctx: Arc<Ctx>, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let mut response = ListOffsetsResponse::default();
+    let committed = request.isolation_level == 1;
+    let fresh = node.may_serve_reads().await;
+    let image = node.cluster.image();
+    for topic in request.topics {
+        let allowed = node.allows(&ctx, Operation::Describe, Resource::Topic(&topic.name));
+        let found = image.topic_named(&topic.name);
+        let mut rows = Vec::with_capacity(topic.partitions.len());
+        for ask in topic.partitions {
+            let index = PartitionIndex(ask.partition_index);
+            let answer = match found.filter(|t| t.partition(index).is_some()) {
+                _ if !allowed => Err(ErrorCode::TopicAuthorizationFailed),
+                None => Err(ErrorCode::UnknownTopicOrPartition),
+                Some(_) if !fresh => Err(ErrorCode::NotLeaderOrFollower),
+                Some(topic) => {
+                    let tp = TopicPartition { topic: topic.id, partition: index };
+                    find(&node, tp, &ask, committed).await
+                }
+            };
+            rows.push(row(ask.partition_index, answer));
+        }
+        response.topics.push(ListOffsetsTopicResponse {
+            name: topic.name,
+            partitions: rows,
+            ..Default::default()
+        });
+    }
+    response
+}
+
+fn row(partition_index: i32, answer: Result<Option<Found>, ErrorCode>) -> ListOffsetsPartitionResponse {
+    let mut row = ListOffsetsPartitionResponse {
+        partition_index,
+        timestamp: -1,
+        offset: -1,
+        leader_epoch: -1,
+        ..Default::default()
+    };
+    match answer {
+        Ok(Some(found)) => {
+            row.offset = found.offset.0;
+            row.timestamp = found.timestamp;
+            row.leader_epoch = found.leader_epoch.map_or(-1, |e| e.0);
+        }
+        Ok(None) => {}
+        Err(code) => row.error_code = code.code(),
+    }
+    row
+}
+
+async fn find(
+    node: &Node,
+    tp: TopicPartition,
+    ask: &ListOffsetsPartition,
+    committed: bool,
+) -> Result<Option<Found>, ErrorCode> {
+    let current = (ask.current_leader_epoch >= 0).then_some(LeaderEpoch(ask.current_leader_epoch));
+    let mut bounds = node.partitions.bounds(vec![(tp, current)]).await?;
+    let bounds = bounds.pop().unwrap_or(Err(ErrorCode::NotLeaderOrFollower))?;
+    let until = if committed { bounds.lso } else { bounds.hw };
+    let found = match ask.timestamp {
+        LATEST => Some((until, -1)),
+        EARLIEST | EARLIEST_LOCAL => Some((bounds.log_start, -1)),
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
+        MAX_TIMESTAMP => search(node, tp, Instant::Largest, &bounds, until).await?,
+        target if target >= 0 => search(node, tp, Instant::AtOrAfter(Millis(target)), &bounds, until).await?,
+        _ => return Err(ErrorCode::InvalidRequest),
+    };
+    let Some((offset, timestamp)) = found else { return Ok(None) };
+    let leader_epoch = node.partitions.ask(|reply| Query::EpochAt { tp, offset, reply }).await?.ok();
+    Ok(Some(Found { offset, timestamp, leader_epoch }))
+}
+
+/// Runs first, then what lies in parcels and memory.
+async fn search(
+    node: &Node,
+    tp: TopicPartition,
+    instant: Instant,
+    bounds: &Bounds,
+    until: Offset,
+) -> Result<Option<(Offset, i64)>, ErrorCode> {
+    let image = node.cluster.image();
+    let archived = node.archive.find_time(&image, tp, instant, bounds.log_start, until).await;
+    let archived = archived.map_err(|e| crate::api::error::code_of(&e))?;
+    let source = node.partitions.ask(|reply| Query::Time { tp, instant, until, reply }).await??;
+    let recent = match source {
+        None => None,
+        Some(source @ (Source::Memory(_) | Source::Stored(_))) => {
+            let pieces = node.fetching.pieces(tp, vec![source], usize::MAX).await?;
+            let bytes = node.seams.tasks.blocking(move || pieces.into_bytes()).await;
+            exact(bytes.map_err(|_| ErrorCode::KafkaStorageError)?, instant, bounds.log_start, until)?
+        }
+        Some(Source::Archived { .. }) => None,
+    };
+    let archived = match archived {
+        Some(bytes) => exact(bytes, instant, bounds.log_start, until)?,
+        None => None,
+    };
+    // By time the earlier offset counts; of equal largest timestamps the first record.
+    Ok(match (archived, recent) {
+        (Some(a), Some(r)) => Some(match instant {
+            Instant::AtOrAfter(_) => {
+                if r.0 < a.0 {
+                    r
+                } else {
+                    a
+                }
+            }
+            Instant::Largest => {
+                if r.1 > a.1 {
+                    r
+                } else {
+                    a
+                }
+            }
+        }),
+        (a, r) => a.or(r),
+    })
+}
+
+fn exact(
+    bytes: Bytes,
+    instant: Instant,
+    from: Offset,
+    until: Offset,
+) -> Result<Option<(Offset, i64)>, ErrorCode> {
+    for batch in Batches::new(bytes) {
+        let batch: Batch = batch.map_err(|_| ErrorCode::KafkaStorageError)?;
+        let found = match instant {
+            Instant::AtOrAfter(target) => find_by_timestamp(&batch, target),
+            Instant::Largest => max_timestamp(&batch),
+        };
+        let found = found.map_err(|_| ErrorCode::KafkaStorageError)?;
+        if let Some((offset, timestamp)) = found.filter(|(o, _)| *o >= from && *o < until) {
+            return Ok(Some((offset, timestamp.0)));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,266 @@
+//! Produce (key 0, v3-13; v0-2 are advertised and refused): appends batches and answers once the bucket has them.
+//!
+//! Two phases: batches are validated and handed to their partitions in arrival order, the answer follows when they
+//! are durable. acks=1 waits like acks=all (`tidemark.acks.one`); acks=0 is never answered, and takes
+//! its share of the connection's window until it is durable. A refused leader comes
+//! with the current one (KIP-951). Differs from Kafka: never 19/20, the bucket needs no replicas; transactional
+//! batches are refused (48) until there is a transaction coordinator.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemark_proto::id::{Millis, PartitionIndex, TopicId, TopicPartition};
+use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_proto::kafka::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use tidemark_proto::kafka::messages::produce_response::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
+use tidemark_proto::kafka::messages::{ProduceRequest, ProduceResponse};
+use tidemark_proto::kafka::text::Text;
+use tidemark_proto::record::TimestampType;
+use tidemark_proto::record::validate::{Rules, validate_entry};
+
+use crate::api::{Ctx, Operation, Resource};
+use crate::cluster::image::{Image, Topic};
+use crate::node::{ADMIN_CLIENT, Node, is_internal};
+use crate::partition::{Write, WriteResults};
+
+/// What becomes of one partition entry of the request.
+enum Entry {
+    Refused { code: ErrorCode, message: Option<String>, records: Vec<(i32, String)> },
+    Sent { at: usize, append_time: Option<Millis> },
+}
+
+struct Row {
+    index: i32,
+    entry: Entry,
+}
+
+struct Group {
+    name: Text,
+    id: uuid::Uuid,
+    rows: Vec<Row>,
+}
+
+/// Takes the request in; the future gives the answer, `None` for acks=0.
+///
+/// # Errors
+/// The connection is to be closed (acks=0 and something was refused).
+pub async fn start(
+    node: &Arc<Node>,
+    ctx: &Arc<Ctx>,
+    request: ProduceRequest,
+) -> impl Future<Output = Result<Option<ProduceResponse>, &'static str>> + Send + use<> {
+    let (acks, timeout) =
+        (request.acks, Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)));
+    let image = node.cluster.image();
+    let mut writes = Vec::new();
+    let groups: Vec<Group> = request
+        .topic_data
+        .into_iter()
+        .map(|topic| take(node, ctx, &image, acks, topic, &mut writes))
+        .collect();
+    let early = acks == 1 && node.config.acks_one_is_leader;
+    let sent = writes.len();
+    let answer = match sent {
+        0 => None,
+        _ => Some(node.partitions.produce(writes, early, false).await),
+    };
+    let (node, ctx) = (node.clone(), ctx.clone());
+    async move {
+        let results: Result<WriteResults, ErrorCode> = match answer {
+            None => Ok(Vec::new()),
+            Some(Err(code)) => Err(code),
+            Some(Ok(answer)) => match tokio::time::timeout(timeout, answer).await {
+                Ok(Ok(results)) => Ok(results),
+                Ok(Err(_)) => Err(ErrorCode::NotLeaderOrFollower),
+                Err(_) => Err(ErrorCode::RequestTimedOut),
+            },
+        };
+        let response = respond(&node, &ctx, groups, &results);
+        if acks != 0 {
+            return Ok(Some(response));
+        }
+        let refused =
+            response.responses.iter().flat_map(|t| &t.partition_responses).any(|p| p.error_code != 0);
+        if refused { Err("a batch sent with acks=0 was refused") } else { Ok(None) }
+    }
+}
+
+fn take(
+    node: &Node,
+    ctx: &Ctx,
+    image: &Image,
+    acks: i16,
+    topic: TopicProduceData,
+    writes: &mut Vec<Write>,
+) -> Group {
+    let by_id = ctx.version >= 13;
+    let found = if by_id { image.topic(TopicId(topic.topic_id)) } else { image.topic_named(&topic.name) };
+    let (name, id) = match found {
+        Some(topic) => (Text::from(&*topic.name), topic.id.0),
+        None => (topic.name.clone(), topic.topic_id),
+    };
+    let verdict = allowed(node, ctx, acks, &name, by_id, found.map(|t| &**t));
+    let verdict = verdict.map(|t| (t, node.rules(&node.config.topic(&t.configs), ctx.version)));
+    let mut seen = std::collections::BTreeSet::new();
+    let rows = topic.partition_data.into_iter().map(|data| {
+        let index = data.index;
+        let entry = match (&verdict, seen.insert(index)) {
+            (Err(code), _) => Entry::refused(*code),
+            (Ok(_), false) => Entry::refused(ErrorCode::InvalidRequest),
+            (Ok((topic, rules)), true) => take_partition(node, topic, rules, data, writes),
+        };
+        Row { index, entry }
+    });
+    Group { rows: rows.collect(), name, id }
+}
+
+fn allowed<'a>(
+    node: &Node,
+    ctx: &Ctx,
+    acks: i16,
+    name: &str,
+    by_id: bool,
+    found: Option<&'a Topic>,
+) -> Result<&'a Topic, ErrorCode> {
+    if !(-1..=1).contains(&acks) {
+        return Err(ErrorCode::InvalidRequiredAcks);
+    }
+    let missing = if by_id { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition };
+    let topic = match found {
+        Some(topic) => topic,
+        None if by_id || node.allows(ctx, Operation::Write, Resource::Topic(name)) => return Err(missing),
+        None => return Err(ErrorCode::TopicAuthorizationFailed),
+    };
+    if !node.allows(ctx, Operation::Write, Resource::Topic(name)) {
+        return Err(ErrorCode::TopicAuthorizationFailed);
+    }
+    if is_internal(name) && ctx.client_id.as_deref() != Some(ADMIN_CLIENT) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
+    Ok(topic)
+}
+
+fn take_partition(
+    node: &Node,
+    topic: &Topic,
+    rules: &Rules,
+    data: PartitionProduceData,
+    writes: &mut Vec<Write>,
+) -> Entry {
+    let tp = TopicPartition { topic: topic.id, partition: PartitionIndex(data.index) };
+    if topic.partition(tp.partition).is_none() {
+        return Entry::refused(ErrorCode::UnknownTopicOrPartition);
+    }
+    let Some(bytes) = data.records.and_then(|r| r.into_bytes().ok()) else {
+        return Entry::refused(ErrorCode::InvalidRecord);
+    };
+    let length = bytes.len();
+    match validate_entry(bytes, rules) {
+        Ok(valid) if valid.batch.is_transactional() => Entry::refused(ErrorCode::InvalidTxnState),
+        Ok(valid) => {
+            node.metrics.messages_in(&topic.name, i64::from(valid.batch.count()), length);
+            let by_broker = valid.batch.timestamp_type() == TimestampType::LogAppendTime;
+            let append_time = by_broker.then(|| valid.batch.max_timestamp());
+            writes.push(Write { tp, batch: valid.batch, leader_epoch: None });
+            Entry::Sent { at: writes.len() - 1, append_time }
+        }
+        Err(invalid) => {
+            node.metrics.bytes_rejected(&topic.name, length, invalid.code);
+            let records = invalid.records.into_iter().map(|r| (r.index, r.message)).collect();
+            Entry::Refused { code: invalid.code, message: Some(invalid.message), records }
+        }
+    }
+}
+
+fn respond(
+    node: &Node,
+    ctx: &Ctx,
+    groups: Vec<Group>,
+    results: &Result<WriteResults, ErrorCode>,
+) -> ProduceResponse {
+    let image = node.cluster.image();
+    let mut response = ProduceResponse::default();
+    for group in groups {
+        let mut topic =
+            TopicProduceResponse { name: group.name.clone(), topic_id: group.id, ..Default::default() };
+        for row in group.rows {
+            let mut partition = row.respond(results);
+            let code = ErrorCode::from_code(partition.error_code);
+            if matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch)
+                && let Some(found) =
+                    image.topic(TopicId(group.id)).and_then(|t| t.partition(PartitionIndex(row.index)))
+            {
+                partition.current_leader = LeaderIdAndEpoch {
+                    leader_id: found.leader.map_or(-1, |n| n.0),
+                    leader_epoch: found.leader_epoch.0,
+                    ..Default::default()
+                };
+                hint(&mut response.node_endpoints, &image, ctx, partition.current_leader.leader_id);
+            }
+            topic.partition_responses.push(partition);
+        }
+        response.responses.push(topic);
+    }
+    response
+}
+
+/// KIP-951: where the new leader is, once per leader.
+fn hint(endpoints: &mut Vec<NodeEndpoint>, image: &Image, ctx: &Ctx, leader: i32) {
+    if endpoints.iter().any(|e| e.node_id == leader) {
+        return;
+    }
+    if let Some(at) = image.endpoint(leader.into(), &ctx.listener) {
+        endpoints.push(NodeEndpoint {
+            node_id: leader,
+            host: Text::from(at.host),
+            port: i32::from(at.port),
+            rack: at.rack.map(Text::from),
+            ..Default::default()
+        });
+    }
+}
+
+impl Entry {
+    fn refused(code: ErrorCode) -> Entry {
+        Entry::Refused { code, message: None, records: Vec::new() }
+    }
+}
+
+impl Row {
+    fn respond(&self, results: &Result<WriteResults, ErrorCode>) -> PartitionProduceResponse {
+        let mut out = PartitionProduceResponse {
+            index: self.index,
+            base_offset: -1,
+            log_append_time_ms: -1,
+            log_start_offset: -1,
+            ..Default::default()
+        };
+        match &self.entry {
+            Entry::Refused { code, message, records } => {
+                out.error_code = code.code();
+                out.error_message = message.as_deref().map(Text::from);
+                out.record_errors = records
+                    .iter()
+                    .map(|(index, message)| BatchIndexAndErrorMessage {
+                        batch_index: *index,
+                        batch_index_error_message: Some(Text::from(message.as_str())),
+                        ..Default::default()
+                    })
+                    .collect();
+            }
+            Entry::Sent { at, append_time } => match results.as_ref().map(|r| r[*at]) {
+                Ok(Ok(written)) => {
+                    out.base_offset = written.base.0;
+                    out.log_start_offset = written.log_start.0;
+                    out.log_append_time_ms = append_time.map_or(-1, |t| t.0);
+                }
+                Ok(Err(code)) => out.error_code = code.code(),
+                Err(code) => out.error_code = code.code(),
+            },
+        }
+        out
+    }
+}

@@ -1,0 +1,429 @@
+//! Clients: idempotent producers, readers and committers that behave as real ones do, and write down what they saw.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tidemark_broker::node::OFFSETS_TOPIC;
+use tidemark_proto::client::{Client, Options};
+use tidemark_proto::id::{Millis, ProducerEpoch, ProducerId};
+use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_proto::kafka::messages::create_topics_request::CreatableTopic;
+use tidemark_proto::kafka::messages::fetch_request::{FetchPartition, FetchTopic};
+use tidemark_proto::kafka::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use tidemark_proto::kafka::messages::metadata_request::MetadataRequestTopic;
+use tidemark_proto::kafka::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use tidemark_proto::kafka::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use tidemark_proto::kafka::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use tidemark_proto::kafka::messages::{
+    CreateTopicsRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
+};
+use tidemark_proto::kafka::pieces::Pieces;
+use tidemark_proto::kafka::text::Text;
+use tidemark_proto::kafka::wire::Request;
+use tidemark_proto::record::build::Builder;
+use tidemark_proto::record::records::Records;
+use tidemark_proto::record::view::Batches;
+use tidemark_tiering::seam::{Entropy, Tasks};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::check::{Event, Value};
+use crate::net::{Net, Place};
+
+/// The topic of every run.
+pub const TOPIC: &str = "ledger";
+/// How long a client waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What all clients of a run share.
+#[derive(Clone)]
+pub struct World {
+    /// The network.
+    pub net: Net,
+    /// Everything seen, in order.
+    pub history: Arc<Mutex<Vec<Event>>>,
+    /// Randomness of the clients.
+    pub entropy: Entropy,
+    /// Their tasks.
+    pub tasks: Tasks,
+    /// When the run began.
+    pub began: Instant,
+    /// Ports to bootstrap from.
+    pub ports: Vec<u16>,
+}
+
+impl World {
+    /// Virtual milliseconds since the beginning.
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).expect("a short run")
+    }
+
+    fn note(&self, event: Event) {
+        self.history.lock().push(event);
+    }
+}
+
+/// A client's connections and what it knows of the cluster.
+pub struct Session {
+    world: World,
+    place: Place,
+    open: BTreeMap<u16, Client>,
+    leaders: BTreeMap<i32, (u16, i32)>,
+}
+
+impl Session {
+    /// A client with number `number`.
+    pub fn new(world: &World, number: u32) -> Session {
+        Session { world: world.clone(), place: Place::Client(number), open: BTreeMap::new(), leaders: BTreeMap::new() }
+    }
+
+    /// A call to `port`; `None` when there is no answer in time, and the connection is then closed.
+    pub async fn call<R: Request>(&mut self, port: u16, version: i16, request: &R) -> Option<R::Response> {
+        let client = self.client(port)?;
+        match timeout(PATIENCE, client.call(version, request)).await {
+            Ok(Ok(response)) => Some(response),
+            _ => {
+                self.open.remove(&port);
+                None
+            }
+        }
+    }
+
+    fn client(&mut self, port: u16) -> Option<Client> {
+        if let Some(client) = self.open.get(&port) {
+            return Some(client.clone());
+        }
+        let io = self.world.net.connect(self.place, port)?;
+        let (client, driver) = Client::over(io, Options::default());
+        self.world.tasks.spawn(driver);
+        self.open.insert(port, client.clone());
+        Some(client)
+    }
+
+    /// Asks any broker who leads what.
+    pub async fn refresh(&mut self) -> bool {
+        let port = self.any_port();
+        let topics = Some(vec![MetadataRequestTopic { name: Some(Text::from(TOPIC)), ..Default::default() }]);
+        let request = MetadataRequest { topics, ..Default::default() };
+        let Some(response) = self.call(port, 12, &request).await else { return false };
+        let ports: BTreeMap<i32, u16> =
+            response.brokers.iter().map(|b| (b.node_id, u16::try_from(b.port).expect("a port"))).collect();
+        for partition in response.topics.iter().flat_map(|t| &t.partitions) {
+            match ports.get(&partition.leader_id) {
+                Some(port) => {
+                    self.leaders.insert(partition.partition_index, (*port, partition.leader_epoch));
+                }
+                None => {
+                    self.leaders.remove(&partition.partition_index);
+                }
+            }
+        }
+        true
+    }
+
+    fn any_port(&self) -> u16 {
+        let ports = &self.world.ports;
+        ports[usize::try_from(self.world.entropy.below(ports.len() as u64)).expect("an index")]
+    }
+
+    async fn leader(&mut self, partition: i32) -> u16 {
+        loop {
+            if let Some((port, _)) = self.leaders.get(&partition) {
+                return *port;
+            }
+            if !self.refresh().await || !self.leaders.contains_key(&partition) {
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+
+    fn forget(&mut self, partition: i32) {
+        self.leaders.remove(&partition);
+    }
+}
+
+/// Creates the topic, however long it takes.
+pub async fn create_topic(world: &World, partitions: i32) {
+    let mut session = Session::new(world, 0);
+    loop {
+        let topic = CreatableTopic {
+            name: Text::from(TOPIC),
+            num_partitions: partitions,
+            replication_factor: -1,
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 5_000, ..Default::default() };
+        let port = session.any_port();
+        let answer = session.call(port, 7, &request).await;
+        let code = answer.and_then(|r| r.topics.first().map(|t| ErrorCode::from_code(t.error_code)));
+        if matches!(code, Some(ErrorCode::None | ErrorCode::TopicAlreadyExists)) {
+            return;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+struct Pending {
+    sequence: i32,
+    values: Vec<Value>,
+}
+
+/// An idempotent producer of one partition with several batches in flight, resent in order. Runs until `until`, then
+/// until all is acknowledged. Gives the number of records acknowledged, or why it could not go on.
+pub async fn produce(world: World, number: u32, partition: i32, until: Instant) -> Result<u32, String> {
+    let mut session = Session::new(&world, number);
+    let (id, epoch) = producer_id(&mut session).await;
+    let (mut sequence, mut next, mut acked) = (0i32, 0u32, 0u32);
+    let mut pending: VecDeque<Pending> = VecDeque::new();
+    loop {
+        while Instant::now() < until && pending.len() < 4 {
+            let count = 1 + u32::try_from(world.entropy.below(4)).expect("small");
+            let values: Vec<Value> =
+                (next..next + count).map(|number_in| Value { producer: number, number: number_in }).collect();
+            next += count;
+            world.note(Event::Sent { at: world.now(), partition, values: values.clone() });
+            pending.push_back(Pending { sequence, values });
+            sequence += i32::try_from(count).expect("small");
+        }
+        if pending.is_empty() {
+            return Ok(acked);
+        }
+        let port = session.leader(partition).await;
+        let Some(client) = session.client(port) else {
+            session.forget(partition);
+            sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let requests: Vec<ProduceRequest> =
+            pending.iter().map(|p| request(id, epoch, partition, p, &world)).collect();
+        let calls = requests.iter().map(|r| timeout(PATIENCE, client.call(9, r)));
+        let answers = futures::future::join_all(calls).await;
+        let mut settled = 0;
+        for (batch, answer) in pending.iter().zip(answers) {
+            let Ok(Ok(response)) = answer else {
+                session.open.remove(&port);
+                break;
+            };
+            let row = &response.responses[0].partition_responses[0];
+            match ErrorCode::from_code(row.error_code) {
+                ErrorCode::None => {
+                    let values = batch.values.clone();
+                    acked += u32::try_from(values.len()).expect("small");
+                    world.note(Event::Acked { at: world.now(), partition, values, base: row.base_offset });
+                    settled += 1;
+                }
+                ErrorCode::DuplicateSequenceNumber => settled += 1,
+                code if code.is_retriable() => break,
+                ErrorCode::OutOfOrderSequenceNumber if settled < pending.len() && settled > 0 => break,
+                code => return Err(format!("producer {number}: {code} for sequence {}", batch.sequence)),
+            }
+        }
+        if settled < pending.len() {
+            session.forget(partition);
+            sleep(Duration::from_millis(20 + world.entropy.below(80))).await;
+        }
+        pending.drain(..settled);
+        if world.entropy.below(4) == 0 {
+            sleep(Duration::from_millis(world.entropy.below(60))).await;
+        }
+    }
+}
+
+async fn producer_id(session: &mut Session) -> (ProducerId, ProducerEpoch) {
+    loop {
+        let request = InitProducerIdRequest { transactional_id: None, transaction_timeout_ms: 60_000, ..Default::default() };
+        let port = session.any_port();
+        match session.call(port, 4, &request).await {
+            Some(r) if r.error_code == 0 => return (ProducerId(r.producer_id), ProducerEpoch(r.producer_epoch)),
+            _ => sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+fn request(id: ProducerId, epoch: ProducerEpoch, partition: i32, batch: &Pending, world: &World) -> ProduceRequest {
+    let at = Millis(1_767_225_600_000 + i64::try_from(world.now()).expect("a short run"));
+    let mut builder = Builder::new().producer(id, epoch, batch.sequence).base_timestamp(at);
+    for value in &batch.values {
+        builder.append(at, None, Some(&encode(*value)));
+    }
+    let records = Some(Pieces::from(builder.build().bytes().clone()));
+    ProduceRequest {
+        acks: -1,
+        timeout_ms: 6_000,
+        topic_data: vec![TopicProduceData {
+            name: Text::from(TOPIC),
+            partition_data: vec![PartitionProduceData { index: partition, records, ..Default::default() }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn encode(value: Value) -> [u8; 8] {
+    (u64::from(value.producer) << 32 | u64::from(value.number)).to_be_bytes()
+}
+
+fn decode(bytes: &[u8]) -> Value {
+    let raw = u64::from_be_bytes(bytes.try_into().expect("eight bytes were sent"));
+    Value { producer: (raw >> 32) as u32, number: raw as u32 }
+}
+
+/// Reads one partition from its start, and asks for its end now and then, until `until`.
+pub async fn read(world: World, number: u32, partition: i32, until: Instant) {
+    let mut session = Session::new(&world, number);
+    let mut offset = 0;
+    while Instant::now() < until {
+        if world.entropy.below(5) == 0 {
+            end(&mut session, number, partition).await;
+        }
+        match fetch(&mut session, number, partition, offset).await {
+            Some(records) => offset = records.last().map_or(offset, |(o, _)| o + 1),
+            None => {
+                session.forget(partition);
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Everything the partition holds, read by a client nobody disturbs.
+pub async fn read_all(world: &World, number: u32, partition: i32) -> Option<Vec<(i64, Value)>> {
+    let mut session = Session::new(world, number);
+    let (mut all, mut tries) = (Vec::new(), 0);
+    loop {
+        let end = end(&mut session, number, partition).await;
+        let next = all.last().map_or(0, |(o, _): &(i64, Value)| o + 1);
+        if end.is_some_and(|end| next >= end) {
+            return Some(all);
+        }
+        match fetch(&mut session, number, partition, next).await {
+            Some(records) => all.extend(records),
+            None => {
+                session.forget(partition);
+                tries += 1;
+                sleep(Duration::from_millis(200)).await;
+            }
+        }
+        if tries > 200 {
+            return None;
+        }
+    }
+}
+
+async fn end(session: &mut Session, number: u32, partition: i32) -> Option<i64> {
+    let asked = session.world.now();
+    let port = session.leader(partition).await;
+    let ask = ListOffsetsPartition { partition_index: partition, timestamp: -1, ..Default::default() };
+    let topic = ListOffsetsTopic { name: Text::from(TOPIC), partitions: vec![ask], ..Default::default() };
+    let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
+    let response = session.call(port, 7, &request).await?;
+    let row = &response.topics[0].partitions[0];
+    if row.error_code != 0 {
+        session.forget(partition);
+        return None;
+    }
+    session.world.note(Event::End { client: number, asked, partition, end: row.offset });
+    Some(row.offset)
+}
+
+async fn fetch(session: &mut Session, number: u32, partition: i32, offset: i64) -> Option<Vec<(i64, Value)>> {
+    let port = session.leader(partition).await;
+    let want = FetchPartition {
+        partition,
+        fetch_offset: offset,
+        partition_max_bytes: 4_096,
+        ..Default::default()
+    };
+    let request = FetchRequest {
+        replica_id: -1,
+        max_wait_ms: 300,
+        min_bytes: 1,
+        max_bytes: 65_536,
+        topics: vec![FetchTopic { topic: Text::from(TOPIC), partitions: vec![want], ..Default::default() }],
+        ..Default::default()
+    };
+    let response = session.call(port, 12, &request).await?;
+    let row = response.responses.first()?.partitions.first()?.clone();
+    if row.error_code != 0 {
+        return None;
+    }
+    let bytes = row.records.unwrap_or_default().into_bytes().ok()?;
+    let (mut records, mut leader_epoch) = (Vec::new(), -1);
+    for batch in Batches::new(bytes) {
+        let batch = batch.expect("whole batches are served");
+        batch.verify_crc().expect("what is served is intact");
+        leader_epoch = leader_epoch.max(batch.partition_leader_epoch().0);
+        for record in Records::new(&batch).expect("well-formed") {
+            let record = record.expect("well-formed");
+            if record.offset.0 >= offset {
+                records.push((record.offset.0, decode(&record.value.expect("values are sent"))));
+            }
+        }
+    }
+    let world = &session.world;
+    let hw = row.high_watermark;
+    world.note(Event::Read { client: number, at: world.now(), partition, records: records.clone(), hw, leader_epoch });
+    Some(records)
+}
+
+/// Commits rising offsets for a group of its own and reads them back, until `until`.
+pub async fn commit(world: World, number: u32, until: Instant) {
+    let mut session = Session::new(&world, number);
+    let group = Text::from(format!("group-{number}"));
+    let key = i32::try_from(number).expect("small");
+    let mut next = 1i64;
+    while Instant::now() < until {
+        let Some(port) = coordinator(&mut session, &group).await else {
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        if world.entropy.below(2) == 0 {
+            let partition = OffsetCommitRequestPartition {
+                partition_index: 0,
+                committed_offset: next,
+                ..Default::default()
+            };
+            let topic = OffsetCommitRequestTopic {
+                name: Text::from(TOPIC),
+                partitions: vec![partition],
+                ..Default::default()
+            };
+            let request = OffsetCommitRequest {
+                group_id: group.clone(),
+                generation_id_or_member_epoch: -1,
+                topics: vec![topic],
+                ..Default::default()
+            };
+            let answer = session.call(port, 8, &request).await;
+            if answer.is_some_and(|r| r.topics[0].partitions[0].error_code == 0) {
+                world.note(Event::Committed { at: world.now(), partition: key, offset: next });
+            }
+            next += 1;
+        } else {
+            let asked = world.now();
+            let topic = OffsetFetchRequestTopic { name: Text::from(TOPIC), partition_indexes: vec![0], ..Default::default() };
+            let request =
+                OffsetFetchRequest { group_id: group.clone(), topics: Some(vec![topic]), ..Default::default() };
+            if let Some(r) = session.call(port, 7, &request).await
+                && r.error_code == 0
+                && r.topics[0].partitions[0].error_code == 0
+            {
+                let offset = r.topics[0].partitions[0].committed_offset;
+                world.note(Event::Fetched { asked, partition: key, offset });
+            }
+        }
+        sleep(Duration::from_millis(30 + world.entropy.below(100))).await;
+    }
+}
+
+async fn coordinator(session: &mut Session, group: &Text) -> Option<u16> {
+    debug_assert!(!OFFSETS_TOPIC.is_empty(), "groups live in the offsets topic");
+    let request = FindCoordinatorRequest { key: group.clone(), key_type: 0, ..Default::default() };
+    let port = session.any_port();
+    let response = session.call(port, 3, &request).await?;
+    (response.error_code == 0).then(|| u16::try_from(response.port).expect("a port"))
+}
