@@ -1,0 +1,4 @@
+//! The hot tier: what of the log is on this machine. It may vanish at any time; only speed is lost.
+
+pub mod chunks;
+mod hybrid;
