@@ -111,6 +111,41 @@ async fn rows_8_to_10_bodies_that_do_not_decode_close_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn row_8_absurd_counts_close_the_connection_and_take_no_memory() {
+    let before = resident();
+    for count in [i32::MAX, -2, 1 << 20] {
+        closes(&raw(3, 1, false, b"c", &count.to_be_bytes())).await;
+        closes(&raw(19, 2, false, b"c", &count.to_be_bytes())).await;
+    }
+    closes(&raw(3, 12, true, b"c", b"\xff\xff\xff\xff\x0f")).await;
+    closes(&raw(3, 12, true, b"c", b"\xff\xff\xff\xff\xff\x01")).await;
+    assert!(resident() < before + (32 << 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_9_lengths_of_strings_that_cannot_be_close_the_connection() {
+    for name in [&b"\xff\xfe"[..], b"\x7f\xffab", b"\x00\x02\xc3\x28"] {
+        closes(&raw(3, 1, false, b"c", &[b"\0\0\0\x01", name].concat())).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_10_a_million_unknown_tags_and_a_tag_that_comes_twice_are_refused() {
+    let mut body = b"\x02a\x02a\xc0\x84\x3d".to_vec();
+    for tag in 0..1_000_000_u32 {
+        body.extend([(tag & 0x7f) as u8 | 0x80, (tag >> 7 & 0x7f) as u8 | 0x80, (tag >> 14) as u8, 0]);
+    }
+    closes(&raw(18, 3, true, b"c", &body)).await;
+    closes(&raw(18, 3, true, b"c", b"\x02a\x02a\x02\x05\x00\x05\x00")).await;
+}
+
+/// What the process has resident, in bytes.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[tokio::test(start_paused = true)]
 async fn row_11_odd_client_ids_are_taken_or_closed_and_never_reach_the_log_raw() {
     let body = b"\x02a\x02a\x00";
     for client in [&[b'x'; 32767][..], b"a\0b\n\x1b[31mred"] {

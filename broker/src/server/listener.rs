@@ -3,7 +3,7 @@
 //! A port of 0 becomes a free one. A failed bind is one sentence with the mend. Knows no protocol.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +45,9 @@ impl Bound {
             BindError(format!("cannot listen on {name}://{place}: {what}"))
         };
         let addr = match host {
-            "" => SocketAddr::from(([0, 0, 0, 0], port)),
+            // Every address of both families, where the machine has both.
+            "" if has_ipv6() => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+            "" => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
             host => (host, port)
                 .to_socket_addrs()
                 .ok()
@@ -77,9 +79,17 @@ impl Bound {
     }
 }
 
+fn has_ipv6() -> bool {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP));
+    socket.is_ok_and(|socket| socket.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into()).is_ok())
+}
+
 fn open(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if addr.ip() == Ipv6Addr::UNSPECIFIED {
+        socket.set_only_v6(false)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;

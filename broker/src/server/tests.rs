@@ -385,7 +385,7 @@ async fn drain_answers_what_started_and_reads_no_more() {
     io.write_all(&request(0, 1, b'w')).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let server = edge.server.clone();
-    let drained = tokio::spawn(async move { server.drain(Duration::from_secs(10)).await });
+    let drained = edge.server.0.seams.tasks.spawn(async move { server.drain(Duration::from_secs(10)).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     io.write_all(&request(0, 2, b'e')).await.unwrap();
     edge.gate.send(true).unwrap();
@@ -453,4 +453,16 @@ async fn a_busy_port_is_one_sentence_with_the_mend() {
     let second = Bound::bind("EXTERNAL", "127.0.0.1", first.addr().port(), 50).unwrap_err();
     assert!(second.to_string().contains("EXTERNAL://127.0.0.1:"), "{second}");
     assert!(second.to_string().contains("the port is in use"), "{second}");
+}
+
+#[tokio::test]
+async fn an_empty_host_is_every_address() {
+    let edge = Edge::new(Limits::default());
+    let bound = Bound::bind("PLAINTEXT", "", 0, 50).unwrap();
+    let port = bound.addr().port();
+    assert!(bound.addr().ip().is_unspecified());
+    edge.server.listen(bound);
+    let mut io = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    io.write_all(&request(0, 1, b'e')).await.unwrap();
+    assert_eq!(answer(&mut io).await.0, 1);
 }
