@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod archive;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod group;

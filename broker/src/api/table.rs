@@ -4,9 +4,10 @@ use tidemark_proto::kafka::api::ApiKey;
 use tidemark_proto::kafka::frame::encode_response;
 use tidemark_proto::kafka::messages::{
     AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest,
-    FetchRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsRequest,
-    ListPartitionReassignmentsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeLogDirsRequest,
+    DescribeTopicPartitionsRequest, FetchRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest,
 };
 
 use super::Operation::{
@@ -14,9 +15,9 @@ use super::Operation::{
 };
 use super::{
     Answer, Ctx, Finish, Need, Row, Started, alter_configs, api_versions, body, create_partitions,
-    create_topics, delete_topics, describe_cluster, describe_configs, describe_topic_partitions, fetch, free,
-    incremental_alter_configs, init_producer_id, list_offsets, list_partition_reassignments, metadata,
-    offset_for_leader_epoch, old_produce, produce, reply,
+    create_topics, delete_topics, describe_cluster, describe_configs, describe_log_dirs,
+    describe_topic_partitions, fetch, free, incremental_alter_configs, init_producer_id, list_offsets,
+    list_partition_reassignments, metadata, offset_for_leader_epoch, old_produce, produce, reply,
 };
 use std::time::Duration;
 
@@ -114,6 +115,13 @@ pub const ROWS: &[Row] = &[
         max: 2,
         needs: &[Need::Topic(AlterConfigs), Need::Cluster(AlterConfigs)],
         start: free!(alter_configs::handle, AlterConfigsRequest),
+    },
+    Row {
+        key: ApiKey::DescribeLogDirs,
+        min: 0,
+        max: 5,
+        needs: &[Need::Cluster(Describe)],
+        start: free!(describe_log_dirs::handle, DescribeLogDirsRequest),
     },
     Row {
         key: ApiKey::CreatePartitions,

@@ -7,6 +7,7 @@ use tidemark_tiering::bucket::{Bucket, MeterRow, Seconds};
 
 use super::Samples;
 use crate::cluster::Image;
+use crate::partition::Row;
 use crate::server::Server;
 
 /// The bucket's requests, bytes, dollars and times.
@@ -81,4 +82,23 @@ pub fn cluster(image: &Image, node: BrokerId, is_controller: bool, into: &mut Sa
     ] {
         into.set(name, value as f64);
     }
+}
+
+/// The log of every partition this broker leads.
+pub fn partitions(image: &Image, rows: &[Row]) -> Samples {
+    let mut samples = Samples::default();
+    let (mut producers, mut waiting) = (0, 0);
+    for row in rows {
+        producers += row.producers;
+        waiting += row.waiting;
+        let Some(topic) = image.topic(row.tp.topic) else { continue };
+        let labels = || vec![("topic", topic.name.to_string()), ("partition", row.tp.partition.to_string())];
+        samples.add("kafka_log_log_size", labels(), row.stored_bytes as f64);
+        samples.add("kafka_log_log_logstartoffset", labels(), row.bounds.log_start.0 as f64);
+        samples.add("kafka_log_log_logendoffset", labels(), row.bounds.hw.0 as f64);
+    }
+    samples.set("kafka_server_replicamanager_produceridcount", producers as f64);
+    let labels = vec![("delayedOperation", "Fetch".to_owned())];
+    samples.add("kafka_server_delayedoperationpurgatory_purgatorysize", labels, waiting as f64);
+    samples
 }

@@ -1,0 +1,339 @@
+//! A broker as a process: parts opened in order, signals, drain.
+//!
+//! Ports are bound first, so that a busy one is told before the bucket is touched; clients are accepted last, once the
+//! broker owns a lane. SIGTERM and SIGINT drain: nothing new is read, what started is answered, the lane is sealed by its
+//! owner. A second signal ends the process at once.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tidemark_proto::id::Life;
+use tidemark_tiering::bucket::{self, Bucket, Health, probe};
+use tidemark_tiering::seam::Seams;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{FAILED, Failure};
+use crate::api::{AllowAll, Dispatch};
+use crate::cluster::image::Endpoint;
+use crate::cluster::peers::tcp::TcpPeers;
+use crate::cluster::state::Rules;
+use crate::cluster::{Cluster, Identity, Start, Timings};
+use crate::config::{Broker, check_broker, check_topic};
+use crate::http;
+use crate::metrics::{Metrics, sources};
+use crate::node::{Node, Parts, Running};
+use crate::ownership::Exit;
+use crate::partition::Query;
+use crate::server::{Bound, Server};
+
+/// The runtime of every command.
+pub fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("tidemark")
+        .build()
+        .map_err(|error| Failure::Failed(format!("cannot start threads: {error}")))
+}
+
+/// Runs a broker until a signal. `dev` names its directory where it is `tidemark dev`.
+pub fn run(config: Broker, dev: Option<&Path>) -> Result<(), Failure> {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let seams = Seams::system();
+        let started = tokio::select! {
+            biased;
+            () = signals.next() => return Ok(()),
+            started = Process::start(config, dev, &seams) => started?,
+        };
+        started.announce(dev);
+        started.until(&mut signals).await
+    });
+    // What still runs is bound to the process: nothing is waited for twice.
+    runtime.shutdown_background();
+    done
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Failure> {
+        let open =
+            |kind| signal(kind).map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")));
+        Ok(Signals { term: open(SignalKind::terminate())?, int: open(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// A broker that accepts clients.
+struct Process {
+    config: Arc<Broker>,
+    running: Running,
+    server: Server,
+    endpoints: Vec<Endpoint>,
+    http: Option<std::net::SocketAddr>,
+    stop_http: CancellationToken,
+}
+
+impl Process {
+    async fn start(config: Broker, dev: Option<&Path>, seams: &Seams) -> Result<Process, Failure> {
+        let config = Arc::new(config);
+        let life = seams.entropy.life();
+        check_directories(&config)?;
+        let bound = bind(&config)?;
+        let endpoints = endpoints(&config, &bound);
+        let (http, peers) = (bind_http(&config).await?, bind_peers(&config, seams).await?);
+        let bucket = open_bucket(&config, dev.is_some(), life, seams).await?;
+        let metrics = Metrics::new();
+        let cluster = join(&config, &bucket, life, endpoints.clone(), peers, seams).await?;
+        let parts = Parts {
+            seams: seams.clone(),
+            life,
+            config: config.clone(),
+            bucket: bucket.clone(),
+            cluster: cluster.clone(),
+            metrics: metrics.clone(),
+            authorizer: Arc::new(AllowAll),
+        };
+        let mut running = Node::start(parts);
+        let node = running.node.clone();
+        tokio::select! {
+            biased;
+            exit = running.exited() => return Err(Failure::Failed(exited(&exit))),
+            _ = node.registered() => {}
+        }
+        let server = Server::new(Arc::new(Dispatch::new(node.clone())), config.limits.clone(), seams);
+        register(&metrics, &node, &bucket, &server);
+        bound.into_iter().for_each(|listener| server.listen(listener));
+        let stop_http = CancellationToken::new();
+        let http = http.map(|listener| {
+            let addr = listener.local_addr().ok();
+            http::serve(listener, metrics, ready(node, bucket), stop_http.clone(), seams);
+            addr
+        });
+        Ok(Process { config, running, server, endpoints, http: http.flatten(), stop_http })
+    }
+
+    /// Says where it is, on stdout: ports may have been chosen just now.
+    fn announce(&self, dev: Option<&Path>) {
+        let node = self.running.node.id();
+        println!("tidemark {} is ready: node {node}", env!("CARGO_PKG_VERSION"));
+        for Endpoint { listener, host, port, .. } in &self.endpoints {
+            println!("  {listener}  {host}:{port}");
+        }
+        if let Some(http) = self.http {
+            println!("  http       http://{http}/metrics  /ready  /live");
+        }
+        if let (Some(dir), Some(first)) = (dev, self.endpoints.first()) {
+            hints(dir, &format!("{}:{}", first.host, first.port));
+        }
+    }
+
+    /// Serves until a signal, then drains; or until the node ends by itself.
+    async fn until(mut self, signals: &mut Signals) -> Result<(), Failure> {
+        let exit = tokio::select! {
+            biased;
+            () = signals.next() => None,
+            exit = self.running.exited() => Some(exit),
+        };
+        if let Some(exit) = exit {
+            self.server.drain(std::time::Duration::ZERO).await;
+            return Err(Failure::Failed(exited(&exit)));
+        }
+        tracing::info!("draining: a second signal ends the process at once");
+        let patience = self.config.drain;
+        let drain = async {
+            self.server.drain(patience).await;
+            self.running.close(patience).await
+        };
+        let sealed = tokio::select! {
+            biased;
+            () = signals.next() => std::process::exit(i32::from(FAILED)),
+            sealed = drain => sealed,
+        };
+        self.stop_http.cancel();
+        match sealed {
+            true => Ok(()),
+            false => Err(Failure::Failed(
+                "the lane could not be sealed within tidemark.drain.ms; another broker or the next start will do it".into(),
+            )),
+        }
+    }
+}
+
+/// What to paste next.
+fn hints(dir: &Path, at: &str) {
+    println!("  data       {}", dir.display());
+    println!("Try:");
+    println!("  kafka-topics.sh --bootstrap-server {at} --create --topic hello");
+    println!("  kafka-console-producer.sh --bootstrap-server {at} --topic hello");
+    println!("  kafka-console-consumer.sh --bootstrap-server {at} --topic hello --from-beginning");
+    println!("  kcat -b {at} -t hello -P      kcat -b {at} -t hello -C");
+}
+
+fn exited(exit: &Exit) -> String {
+    match exit {
+        Exit::Replaced { node } => {
+            format!("node.id {node} belongs to another process now; give each broker a node.id of its own")
+        }
+        Exit::Closed => "the broker has ended by itself".to_owned(),
+    }
+}
+
+/// Cache directories must be there and writable: found out now, not at the first write.
+fn check_directories(config: &Broker) -> Result<(), Failure> {
+    for dir in &config.log_dirs {
+        let probe = dir.join(".tidemark-writable");
+        let tried = std::fs::create_dir_all(dir)
+            .and_then(|()| std::fs::write(&probe, b""))
+            .and_then(|()| std::fs::remove_file(&probe));
+        tried.map_err(|error| {
+            let mend =
+                "name a directory this user may write to, or leave log.dirs out to cache in memory only";
+            Failure::Failed(format!("log.dirs: {} cannot be written: {error}; {mend}", dir.display()))
+        })?;
+    }
+    Ok(())
+}
+
+fn bind(config: &Broker) -> Result<Vec<Bound>, Failure> {
+    let one = |listener: &crate::config::Listener| {
+        Bound::bind(&listener.name, &listener.host, listener.port, config.backlog)
+            .map_err(|error| Failure::Failed(error.to_string()))
+    };
+    config.listeners.iter().map(one).collect()
+}
+
+/// What clients are told: as configured, else the bound host and port, else this machine's name.
+fn endpoints(config: &Broker, bound: &[Bound]) -> Vec<Endpoint> {
+    let one = |(listener, bound): (&crate::config::Listener, &Bound)| {
+        let (host, port) = match &listener.advertised {
+            Some((host, port)) => (host.clone(), *port),
+            None if bound.addr().ip().is_unspecified() => (host_name(), 0),
+            None => (listener.host.clone(), 0),
+        };
+        let port = if port == 0 { bound.addr().port() } else { port };
+        Endpoint { listener: listener.name.clone(), protocol: "PLAINTEXT".into(), host, port }
+    };
+    config.listeners.iter().zip(bound).map(one).collect()
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+async fn bind_http(config: &Broker) -> Result<Option<TcpListener>, Failure> {
+    match config.http_listen {
+        None => Ok(None),
+        Some(addr) => http::bind(addr).await.map(Some).map_err(Failure::Failed),
+    }
+}
+
+async fn bind_peers(config: &Broker, seams: &Seams) -> Result<TcpPeers, Failure> {
+    let secret = config.peer_secret.as_ref().map(|secret| secret.expose());
+    TcpPeers::bind(&config.peer_listen.to_string(), config.peer_advertised.as_deref(), secret, seams)
+        .await
+        .map_err(Failure::Failed)
+}
+
+async fn open_bucket(config: &Broker, create: bool, life: Life, seams: &Seams) -> Result<Bucket, Failure> {
+    let wanted = bucket::Config { create_directory: create, ..config.bucket.clone() };
+    let bucket = Bucket::open(&wanted, seams).map_err(|error| Failure::Failed(error.to_string()))?;
+    let probed = probe::run(&bucket, life, probe::Level::Fast).await;
+    let report = probed.map_err(|failure| Failure::Failed(failure.to_string()))?;
+    tracing::debug!(?report, "the bucket can be trusted");
+    Ok(bucket)
+}
+
+async fn join(
+    config: &Broker,
+    bucket: &Bucket,
+    life: Life,
+    endpoints: Vec<Endpoint>,
+    peers: TcpPeers,
+    seams: &Seams,
+) -> Result<Cluster, Failure> {
+    let times = &config.timings;
+    let timings = Timings {
+        heartbeat: times.heartbeat,
+        session: times.session,
+        control: times.controller_lease,
+        skew: times.skew,
+        election: times.election_wait,
+        ack: times.ack_doubt,
+        delete_grace: times.delete_grace,
+        ..Timings::default()
+    };
+    let rules = Rules {
+        partitions: config.partitions,
+        replication: config.replication,
+        topic_config: Arc::new(check_topic),
+        broker_config: Arc::new(check_broker),
+        ..Rules::default()
+    };
+    let start = Start {
+        seams: seams.clone(),
+        bucket: bucket.clone(),
+        identity: Identity { node: config.node_id, life, endpoints, rack: config.rack.clone() },
+        cluster: config.cluster_id,
+        peers: Arc::new(peers),
+        timings,
+        rules,
+    };
+    Cluster::start(start).await.map_err(|error| Failure::Failed(error.to_string()))
+}
+
+fn register(metrics: &Metrics, node: &Arc<Node>, bucket: &Bucket, server: &Server) {
+    let store = bucket.clone();
+    metrics.register(move |samples| sources::bucket(&store, samples));
+    let edge = server.clone();
+    metrics.register(move |samples| sources::server(&edge, samples));
+    // The node holds the metrics: a source that held the node would keep both for ever.
+    let weak = Arc::downgrade(node);
+    metrics.register(move |samples| {
+        if let Some(node) = weak.upgrade() {
+            sources::cluster(&node.cluster.image(), node.id(), node.cluster.is_controller(), samples);
+        }
+    });
+    let (partitions, cluster) = (node.partitions.clone(), node.cluster.clone());
+    metrics.register_asker(move || {
+        let (partitions, cluster) = (partitions.clone(), cluster.clone());
+        Box::pin(async move {
+            let rows = partitions.ask(|reply| Query::Survey { reply }).await.unwrap_or_default();
+            sources::partitions(&cluster.image(), &rows)
+        })
+    });
+}
+
+fn ready(node: Arc<Node>, bucket: Bucket) -> http::Ready {
+    Arc::new(move || {
+        if node.owned().is_none() {
+            return Err("not registered with the controller".into());
+        }
+        match bucket.health() {
+            Health::Well => Ok(()),
+            Health::Ailing { why, .. } => Err(format!("the bucket does not answer: {why}")),
+        }
+    })
+}
