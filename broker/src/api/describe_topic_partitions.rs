@@ -1,7 +1,7 @@
 //! DescribeTopicPartitions (key 75, v0): topics page by page, in the order of their names.
 //!
 //! No topics named means all that may be described. At most `max.request.partition.size.limit` partitions a page; the
-//! cursor names the first one left out. There are no eligible leader replicas to tell: the lists are null.
+//! cursor names the first one left out. There are no eligible leader replicas to tell: the lists are empty.
 
 use std::sync::Arc;
 
@@ -99,6 +99,9 @@ fn topic(
             replica_nodes: row.replica_nodes,
             isr_nodes: row.isr_nodes,
             offline_replicas: row.offline_replicas,
+            // Null is legal and breaks the Java client (4.3.1).
+            eligible_leader_replicas: Some(Vec::new()),
+            last_known_elr: Some(Vec::new()),
             ..Default::default()
         }
     });
@@ -132,6 +135,8 @@ mod tests {
                 seen.extend(topic.partitions.iter().map(|p| (name.clone(), p.partition_index)));
             }
             assert!(page.topics.iter().map(|t| t.partitions.len()).sum::<usize>() <= 3);
+            let rows = || page.topics.iter().flat_map(|t| &t.partitions);
+            assert!(rows().all(|p| p.eligible_leader_replicas.is_some() && p.last_known_elr.is_some()));
             let Some(next) = page.next_cursor else { break };
             let (topic_name, partition_index) = (next.topic_name, next.partition_index);
             request.cursor = Some(request::Cursor { topic_name, partition_index, ..Default::default() });
