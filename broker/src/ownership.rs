@@ -48,6 +48,8 @@ pub struct Owned {
 
 /// Runs ownership until `close` resolves or the node id is taken by another life.
 pub async fn run(node: Arc<Node>, mut close: oneshot::Receiver<()>) -> Exit {
+    let cluster = node.cluster.clone();
+    node.groups.catalogue(Arc::new(move |topic: &str| cluster.image().topic_named(topic).is_some())).await;
     let mut last: Option<LaneId> = None;
     loop {
         if let Some(lane) = last
@@ -178,7 +180,8 @@ impl Ownership {
         let (mut leads, mut resigns) = (Vec::new(), Vec::new());
         let gone: Vec<TopicId> = self.seen.keys().filter(|id| image.topic(**id).is_none()).copied().collect();
         for id in gone {
-            if let Some((_, led)) = self.seen.remove(&id) {
+            if let Some((topic, led)) = self.seen.remove(&id) {
+                self.node.groups.topic_deleted(&topic.name).await;
                 resigns.extend(led.into_keys());
             }
         }

@@ -10,23 +10,37 @@
 
 mod alter_configs;
 mod api_versions;
+mod coordinator;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod describe_log_dirs;
 mod describe_topic_partitions;
 pub mod error;
 pub mod fetch;
+mod find_coordinator;
+#[cfg(test)]
+mod group_tests;
+mod heartbeat;
 mod incremental_alter_configs;
 pub mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
 pub mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod old_produce;
 mod produce;
+mod sync_group;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -242,6 +256,24 @@ macro_rules! free {
     };
 }
 pub(crate) use free;
+
+/// A row whose handler is `async fn start(Arc<Node>, Arc<Ctx>, Request) -> impl Future<Output = Response>`: what it
+/// awaits happens in arrival order, the future it returns in the background.
+macro_rules! ordered {
+    ($handler:path, $request:ty) => {
+        |node, ctx, decoder| {
+            let request = $crate::api::body::<$request>(decoder, ctx.version)?;
+            let started = $handler(node, ctx.clone(), request);
+            Ok($crate::api::Started::Ordered(Box::pin(futures::FutureExt::map(
+                started,
+                move |response| -> $crate::server::Finish {
+                    Box::pin(async move { $crate::api::reply(&ctx, &response.await) })
+                },
+            ))))
+        }
+    };
+}
+pub(crate) use ordered;
 
 /// Gives frames to handlers.
 pub struct Dispatch {

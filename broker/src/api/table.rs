@@ -4,10 +4,12 @@ use tidemark_proto::kafka::api::ApiKey;
 use tidemark_proto::kafka::frame::encode_response;
 use tidemark_proto::kafka::messages::{
     AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeLogDirsRequest,
-    DescribeTopicPartitionsRequest, FetchRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
-    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest,
+    DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, FetchRequest,
+    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
 };
 
 use super::Operation::{
@@ -15,9 +17,11 @@ use super::Operation::{
 };
 use super::{
     Answer, Ctx, Finish, Need, Row, Started, alter_configs, api_versions, body, create_partitions,
-    create_topics, delete_topics, describe_cluster, describe_configs, describe_log_dirs,
-    describe_topic_partitions, fetch, free, incremental_alter_configs, init_producer_id, list_offsets,
-    list_partition_reassignments, metadata, offset_for_leader_epoch, old_produce, produce, reply,
+    create_topics, delete_groups, delete_topics, describe_cluster, describe_configs, describe_groups,
+    describe_log_dirs, describe_topic_partitions, fetch, find_coordinator, free, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets,
+    list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
+    offset_for_leader_epoch, old_produce, ordered, produce, reply, sync_group,
 };
 use std::time::Duration;
 
@@ -66,6 +70,69 @@ pub const ROWS: &[Row] = &[
         max: 13,
         needs: &[Need::Topic(Describe), Need::Topic(Create)],
         start: free!(metadata::handle, MetadataRequest),
+    },
+    Row {
+        key: ApiKey::OffsetCommit,
+        min: 0,
+        max: 10,
+        needs: &[Need::Group(Read), Need::Topic(Read)],
+        start: ordered!(offset_commit::start, OffsetCommitRequest),
+    },
+    Row {
+        key: ApiKey::OffsetFetch,
+        min: 0,
+        max: 10,
+        needs: &[Need::Group(Describe), Need::Topic(Describe)],
+        start: ordered!(offset_fetch::start, OffsetFetchRequest),
+    },
+    Row {
+        key: ApiKey::FindCoordinator,
+        min: 0,
+        max: 6,
+        needs: &[Need::Group(Describe), Need::TransactionalId(Describe)],
+        start: free!(find_coordinator::handle, FindCoordinatorRequest),
+    },
+    Row {
+        key: ApiKey::JoinGroup,
+        min: 0,
+        max: 9,
+        needs: &[Need::Group(Read)],
+        start: ordered!(join_group::start, JoinGroupRequest),
+    },
+    Row {
+        key: ApiKey::Heartbeat,
+        min: 0,
+        max: 4,
+        needs: &[Need::Group(Read)],
+        start: ordered!(heartbeat::start, HeartbeatRequest),
+    },
+    Row {
+        key: ApiKey::LeaveGroup,
+        min: 0,
+        max: 5,
+        needs: &[Need::Group(Read)],
+        start: ordered!(leave_group::start, LeaveGroupRequest),
+    },
+    Row {
+        key: ApiKey::SyncGroup,
+        min: 0,
+        max: 5,
+        needs: &[Need::Group(Read)],
+        start: ordered!(sync_group::start, SyncGroupRequest),
+    },
+    Row {
+        key: ApiKey::DescribeGroups,
+        min: 0,
+        max: 6,
+        needs: &[Need::Group(Describe)],
+        start: free!(describe_groups::handle, DescribeGroupsRequest),
+    },
+    Row {
+        key: ApiKey::ListGroups,
+        min: 0,
+        max: 5,
+        needs: &[Need::Cluster(Describe), Need::Group(Describe)],
+        start: free!(list_groups::handle, ListGroupsRequest),
     },
     Row {
         key: ApiKey::ApiVersions,
@@ -131,6 +198,13 @@ pub const ROWS: &[Row] = &[
         start: free!(create_partitions::handle, CreatePartitionsRequest),
     },
     Row {
+        key: ApiKey::DeleteGroups,
+        min: 0,
+        max: 2,
+        needs: &[Need::Group(Delete)],
+        start: free!(delete_groups::handle, DeleteGroupsRequest),
+    },
+    Row {
         key: ApiKey::IncrementalAlterConfigs,
         min: 0,
         max: 1,
@@ -143,6 +217,13 @@ pub const ROWS: &[Row] = &[
         max: 0,
         needs: &[Need::Cluster(Describe)],
         start: free!(list_partition_reassignments::handle, ListPartitionReassignmentsRequest),
+    },
+    Row {
+        key: ApiKey::OffsetDelete,
+        min: 0,
+        max: 0,
+        needs: &[Need::Group(Delete), Need::Topic(Read)],
+        start: free!(offset_delete::handle, OffsetDeleteRequest),
     },
     Row {
         key: ApiKey::DescribeCluster,

@@ -18,7 +18,7 @@ use crate::cluster::record::{Placed, Record};
 use crate::cluster::{Cluster, Identity, Image, Rules, Start, Timings};
 use crate::config;
 use crate::metrics::Metrics;
-use crate::node::{Node, Parts};
+use crate::node::{Node, Parts, Running};
 
 /// See the module.
 pub struct World {
@@ -125,8 +125,21 @@ impl Authorizer for Deny {
     }
 }
 
-/// A node of its own cluster over a bucket in memory, registered.
+/// A node of its own cluster over a bucket in memory, registered; it owns nothing.
 pub async fn node() -> Arc<Node> {
+    let parts = parts().await;
+    parts.cluster.register().await.unwrap();
+    Node::new(parts)
+}
+
+/// The same, with a lane of its own.
+pub async fn running() -> Running {
+    let running = Node::start(parts().await);
+    running.node.registered().await;
+    running
+}
+
+async fn parts() -> Parts {
     let settings = config::Settings::load(None, &["tidemark.bucket=memory:".into()]).unwrap();
     let config = Arc::new(config::Broker::new(settings).unwrap());
     let seams = Seams::seeded(1);
@@ -149,7 +162,6 @@ pub async fn node() -> Arc<Node> {
         rules: Rules { topic_config: Arc::new(config::check_topic), ..Rules::default() },
     };
     let cluster = Cluster::start(start).await.unwrap();
-    cluster.register().await.unwrap();
     let (metrics, authorizer) = (Metrics::new(), Arc::new(AllowAll));
-    Node::new(Parts { seams, life, config, bucket, cluster, metrics, authorizer })
+    Parts { seams, life, config, bucket, cluster, metrics, authorizer }
 }

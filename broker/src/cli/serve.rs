@@ -309,6 +309,8 @@ fn register(metrics: &Metrics, node: &Arc<Node>, bucket: &Bucket, server: &Serve
     metrics.register(move |samples| sources::bucket(&store, samples));
     let edge = server.clone();
     metrics.register(move |samples| sources::server(&edge, samples));
+    let groups = node.groups.clone();
+    metrics.register(move |samples| sources::groups(&groups.counts(), samples));
     // The node holds the metrics: a source that held the node would keep both for ever.
     let weak = Arc::downgrade(node);
     metrics.register(move |samples| {

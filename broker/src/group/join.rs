@@ -9,6 +9,7 @@ use tidemark_proto::kafka::text::Text;
 use super::command::{Join, Outcome, Put, Reply, Soft, Timer, Token};
 use super::members::{Member, Phase, millis};
 use super::rebalance::{Draft, joined_reply};
+use super::state::Rules;
 
 impl Draft<'_> {
     pub(super) fn join(mut self, token: Token, join: &Join) -> Result<Outcome, ErrorCode> {
@@ -55,7 +56,7 @@ impl Draft<'_> {
 
     /// `group.max.size`. At the barrier those who came first have the room.
     fn has_room(&self, join: &Join) -> bool {
-        let max = self.rules.size_max;
+        let max = self.rules.size_max.min(Rules::SIZE_LIMIT);
         let returns = join.instance.as_ref().and_then(|i| self.members.of_instance(i));
         let member = self.members.get(returns.unwrap_or(&join.member));
         match self.members.phase() {

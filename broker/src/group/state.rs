@@ -27,7 +27,7 @@ pub struct Rules {
     pub session_timeout_min_ms: i32,
     /// `group.max.session.timeout.ms`.
     pub session_timeout_max_ms: i32,
-    /// `group.max.size`, at most [`Rules::SIZE_LIMIT`].
+    /// `group.max.size`; [`Rules::SIZE_LIMIT`] holds besides.
     pub size_max: usize,
     /// `group.initial.rebalance.delay.ms`.
     pub initial_rebalance_delay: Duration,

@@ -25,7 +25,7 @@ use tidemark_proto::id::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::text::Text;
 use tidemark_tiering::seam::Seams;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::group::command::{Command, Reply};
 use crate::group::members::Phase;
@@ -106,21 +106,19 @@ pub struct Counts {
     pub commits: u64,
 }
 
+/// A command on its way to a group.
+struct Asked {
+    at: PartitionIndex,
+    group: Text,
+    command: Command,
+    reply: oneshot::Sender<Result<Reply, ErrorCode>>,
+}
+
 /// What reaches the task.
 enum Message {
-    Ask {
-        at: PartitionIndex,
-        group: Text,
-        command: Command,
-        reply: oneshot::Sender<Result<Reply, ErrorCode>>,
-    },
+    Ask(Box<Asked>),
     List(oneshot::Sender<Result<Vec<Listed>, ErrorCode>>),
-    Count(oneshot::Sender<Counts>),
-    Lead {
-        at: PartitionIndex,
-        tp: TopicPartition,
-        leader_epoch: LeaderEpoch,
-    },
+    Lead { at: PartitionIndex, tp: TopicPartition, leader_epoch: LeaderEpoch },
     Resign(PartitionIndex),
     TopicGone(Text),
     Catalogue(Catalogue),
@@ -130,6 +128,7 @@ enum Message {
 #[derive(Clone)]
 pub struct Groups {
     mailbox: mpsc::Sender<Message>,
+    counts: watch::Receiver<Counts>,
 }
 
 impl fmt::Debug for Groups {
@@ -142,8 +141,9 @@ impl Groups {
     /// Starts the task. It leads nothing until told to.
     pub fn start(log: Arc<dyn Log>, options: Options, seams: &Seams) -> Groups {
         let (mailbox, inbox) = mpsc::channel(MAILBOX);
-        seams.tasks.spawn(task::Task::new(log, options, seams.clone()).run(inbox));
-        Groups { mailbox }
+        let (task, counts) = task::Task::new(log, options, seams.clone());
+        seams.tasks.spawn(task.run(inbox));
+        Groups { mailbox, counts }
     }
 
     /// From now on offsets of topics that do not exist are dropped when groups are read back.
@@ -183,7 +183,7 @@ impl Groups {
         command: Command,
     ) -> oneshot::Receiver<Result<Reply, ErrorCode>> {
         let (reply, answer) = oneshot::channel();
-        self.tell(Message::Ask { at, group: group.clone(), command, reply }).await;
+        self.tell(Message::Ask(Box::new(Asked { at, group: group.clone(), command, reply }))).await;
         answer
     }
 
@@ -197,11 +197,9 @@ impl Groups {
         answer.await.unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))
     }
 
-    /// Numbers for metrics.
-    pub async fn counts(&self) -> Counts {
-        let (reply, answer) = oneshot::channel();
-        self.tell(Message::Count(reply)).await;
-        answer.await.unwrap_or_default()
+    /// Numbers for metrics, at most a second old.
+    pub fn counts(&self) -> Counts {
+        self.counts.borrow().clone()
     }
 
     async fn tell(&self, message: Message) {

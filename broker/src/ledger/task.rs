@@ -10,20 +10,23 @@ use tidemark_proto::id::{LeaderEpoch, PartitionIndex, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::text::Text;
 use tidemark_tiering::seam::Seams;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::appender::{Append, Appender, FLYING_MAX};
 use super::load::{Loaded, load};
 use super::shard::Shard;
 use super::timers::Timers;
-use super::{Catalogue, Counts, Listed, Log, MAILBOX, Message, Options};
+use super::{Asked, Catalogue, Counts, Listed, Log, MAILBOX, Message, Options};
 use crate::group::command::{Change, Command, Outcome, Record, Reply, Soft, Timer, TimerOp, Token};
 use crate::group::record::{self, KeyValue};
 use crate::group::state::Group;
 
 /// Pause before groups are read back again after that failed.
 const LOAD_PAUSE: Duration = Duration::from_millis(250);
+
+/// Counts for metrics are made no more often.
+const COUNT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Pause before a timer that could not be carried out is tried again.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
@@ -68,14 +71,18 @@ pub struct Task {
     lives: u64,
     rebalances: u64,
     commits: u64,
+    counts: watch::Sender<Counts>,
+    /// Something has changed since the counts were made.
+    changed: bool,
     events_in: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
 }
 
 impl Task {
-    pub fn new(log: Arc<dyn Log>, options: Options, seams: Seams) -> Task {
+    pub fn new(log: Arc<dyn Log>, options: Options, seams: Seams) -> (Task, watch::Receiver<Counts>) {
         let (events_in, events) = mpsc::channel(256);
-        Task {
+        let (counts, seen) = watch::channel(Counts::default());
+        let task = Task {
             log,
             options,
             seams,
@@ -87,15 +94,22 @@ impl Task {
             lives: 0,
             rebalances: 0,
             commits: 0,
+            counts,
+            changed: false,
             events_in,
             events,
-        }
+        };
+        (task, seen)
     }
 
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
         let mut retire = Instant::now() + self.options.retention_check;
+        let mut count = Instant::now();
         loop {
-            let next = self.timers.next().map_or(retire, |at| at.min(retire));
+            let mut next = self.timers.next().map_or(retire, |at| at.min(retire));
+            if self.changed {
+                next = next.min(count);
+            }
             tokio::select! {
                 biased;
                 Some(event) = self.events.recv() => self.hear(event),
@@ -117,18 +131,24 @@ impl Task {
                 retire = now + self.options.retention_check;
             }
             self.fire(now);
+            if self.changed && now >= count {
+                self.counts.send_replace(self.count());
+                self.changed = false;
+                count = now + COUNT_PAUSE;
+            }
             self.slots.values_mut().filter_map(|s| s.shard.as_mut()).for_each(Shard::flush);
         }
     }
 
     fn take(&mut self, message: Message) {
+        self.changed |= !matches!(message, Message::Ask(_) | Message::List(_));
         match message {
-            Message::Ask { at, group, command, reply } => self.give(at, &group, &command, Some(reply)),
+            Message::Ask(asked) => {
+                let Asked { at, group, command, reply } = *asked;
+                self.give(at, &group, &command, Some(reply));
+            }
             Message::List(reply) => {
                 reply.send(self.list()).ok();
-            }
-            Message::Count(reply) => {
-                reply.send(self.count()).ok();
             }
             Message::Lead { at, tp, leader_epoch } => self.lead(at, tp, leader_epoch),
             Message::Resign(at) => {
@@ -152,6 +172,7 @@ impl Task {
         | Event::Ended { at, life }) = &event;
         let (at, life) = (*at, *life);
         let Some(slot) = self.slots.get_mut(&at).filter(|slot| slot.life == life) else { return };
+        self.changed = true;
         match event {
             Event::Durable { ticket, .. } => {
                 if let Some(shard) = &mut slot.shard {
@@ -288,6 +309,7 @@ impl Task {
         }
         let ticket = if records.is_empty() { said } else { shard.push(&records, now) };
         if !outcome.changes.is_empty() {
+            self.changed = true;
             let entry = shard.groups.entry(id.clone()).or_default();
             entry.ticket = ticket;
             for change in &outcome.changes {

@@ -7,6 +7,8 @@ use tidemark_tiering::bucket::{Bucket, MeterRow, Seconds};
 
 use super::Samples;
 use crate::cluster::Image;
+use crate::group::members::Phase;
+use crate::ledger::Counts;
 use crate::partition::Row;
 use crate::server::Server;
 
@@ -34,6 +36,35 @@ fn meter(rows: &[MeterRow], into: &mut Samples) {
         let buckets = bounds.zip(row.seconds.counts).collect();
         into.histogram("tidemark_bucket_request_seconds", labels(), row.seconds.sum, buckets);
     }
+}
+
+/// The groups coordinated here.
+pub fn groups(counts: &Counts, into: &mut Samples) {
+    const NUM: &str = "kafka_coordinator_group_groupmetadatamanager_numgroups";
+    let of = |phase| counts.groups.get(&phase).copied().unwrap_or(0) as f64;
+    let all: f64 = Phase::ALL.into_iter().map(of).sum();
+    into.add(
+        "kafka_server_group_coordinator_metrics_group_count",
+        vec![("protocol", "classic".to_owned())],
+        all,
+    );
+    into.set(NUM, all);
+    for (phase, name) in [
+        (Phase::Stable, "kafka_coordinator_group_groupmetadatamanager_numgroupsstable"),
+        (Phase::Empty, "kafka_coordinator_group_groupmetadatamanager_numgroupsempty"),
+        (Phase::Dead, "kafka_coordinator_group_groupmetadatamanager_numgroupsdead"),
+        (
+            Phase::PreparingRebalance,
+            "kafka_coordinator_group_groupmetadatamanager_numgroupspreparingrebalance",
+        ),
+        (
+            Phase::CompletingRebalance,
+            "kafka_coordinator_group_groupmetadatamanager_numgroupscompletingrebalance",
+        ),
+    ] {
+        into.set(name, of(phase));
+    }
+    into.set("kafka_coordinator_group_groupmetadatamanager_numoffsets", counts.offsets as f64);
 }
 
 /// The network edge.
