@@ -2,6 +2,9 @@
 //!
 //! `TIDEMARK_TEST_S3=endpoint,key,secret,bucket` adds a real S3 server.
 
+// Helpers of tests are tests too, and measurements are printed.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::fmt;
 use std::sync::Arc;
 

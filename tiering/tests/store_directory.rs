@@ -1,5 +1,8 @@
 //! A directory as a store: what is its own beyond the checks that every store passes.
 
+// Helpers of tests are tests too, and measurements are printed.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::fs;
 use std::path::Path;
 
