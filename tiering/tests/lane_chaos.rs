@@ -206,14 +206,14 @@ fn seeds() -> std::ops::Range<u64> {
 fn many(end: End) {
     let (mut acked, mut faults) = (0, BTreeMap::<&str, u64>::new());
     for seed in seeds() {
-        println!("seed {seed} {end:?}");
+        eprintln!("seed {seed} {end:?}");
         let history = run(seed, end);
         acked += history.acked.values().map(Vec::len).sum::<usize>();
         for (fault, count) in history.faults {
             *faults.entry(fault).or_default() += count;
         }
     }
-    println!("{acked} batches acked; {faults:?}");
+    eprintln!("{acked} batches acked; {faults:?}");
     assert!(acked > 1000, "a run without acks proves nothing: {acked}");
     assert!(faults.values().filter(|count| **count > 0).count() >= 5, "{faults:?}");
 }
