@@ -7,3 +7,4 @@ pub mod proxy;
 pub mod report;
 pub mod size;
 pub mod store;
+pub mod workload;

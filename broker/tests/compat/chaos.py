@@ -40,6 +40,7 @@ class Load(threading.Thread):
         super().__init__(name="load", daemon=True)
         self.producer = Producer({
             "bootstrap.servers": bootstrap,
+            "log_level": 2,  # lost connections are the point, not news
             "enable.idempotence": True,
             "linger.ms": 5,
             "delivery.timeout.ms": acks_ms,
@@ -123,6 +124,7 @@ class Follower(threading.Thread):
 def consumer(bootstrap, group):
     return Consumer({
         "bootstrap.servers": bootstrap,
+        "log_level": 2,
         "group.id": group,
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",

@@ -202,6 +202,7 @@ class Broker:
             "node.id": node,
             "listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
             "log.dirs": self.directory / "nvme",
+            "tidemark.http.listen": "127.0.0.1:0",
             **bucket.settings,
             **(more or {}),
         }
