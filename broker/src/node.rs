@@ -11,6 +11,7 @@ use tidemark_proto::id::{BrokerId, Life};
 use tidemark_proto::record::TimestampType;
 use tidemark_proto::record::validate::Rules;
 use tidemark_tiering::bucket::Bucket;
+use tidemark_tiering::planted::{self, Bug};
 use tidemark_tiering::seam::Seams;
 use tokio::sync::{oneshot, watch};
 
@@ -155,6 +156,9 @@ impl Node {
 
     /// R24: reads are served only while the session with the controller is fresh; a stale one is renewed first.
     pub async fn may_serve_reads(&self) -> bool {
+        if planted::is(Bug::StaleReads) {
+            return true;
+        }
         let session = self.cluster.session();
         session.fresh(tokio::time::Instant::now()) || session.refresh().await
     }

@@ -12,6 +12,7 @@ use tidemark_proto::id::{LaneId, Seq, TopicPartition};
 use tidemark_tiering::bucket::{Kind, Patience};
 use tidemark_tiering::lane::recover;
 use tidemark_tiering::parcel::{BatchEntry, Footer};
+use tidemark_tiering::planted::{self, Bug};
 use tidemark_tiering::upkeep::{cut, reclaim};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -146,6 +147,11 @@ impl Cutter {
         let states = known.iter().filter(|(tp, _)| checkpoint || touched.contains(tp));
         let states: BTreeMap<_, _> = states.map(|(tp, base)| (*tp, base.to_state())).collect();
         let state_bytes = states.values().map(|s| s.snapshot.len() + 64).sum::<usize>();
+        if planted::is(Bug::LowMarkBeforeCommit) {
+            let keys = reclaim::parcels_below(self.lane, self.low, upto, None);
+            self.node.bucket.delete(Kind::Parcel, keys, Patience::Forever).await.ok();
+            return false;
+        }
         if !self.cut(image, self.lane, parcels, states, checkpoint).await {
             return false;
         }

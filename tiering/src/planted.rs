@@ -18,8 +18,8 @@ pub enum Bug {
     RecoveryStopsShort,
     /// Recovery forgets the dedupe window (R16).
     ProducersForgotten,
-    /// A parcel's own partitions move when it is durable, whatever is missing before it (R5).
-    WatermarkPerParcel,
+    /// The high watermark follows what was appended, not what is durable (R5).
+    WatermarkAhead,
     /// A takeover deletes the seal it made (R21).
     SealDeleted,
     /// Parcels are deleted before the cut that replaces them is committed (R20).
@@ -38,7 +38,7 @@ pub const ALL: [Bug; 11] = [
     Bug::AnyConflictIsMine,
     Bug::RecoveryStopsShort,
     Bug::ProducersForgotten,
-    Bug::WatermarkPerParcel,
+    Bug::WatermarkAhead,
     Bug::SealDeleted,
     Bug::LowMarkBeforeCommit,
     Bug::MetadataAckedEarly,

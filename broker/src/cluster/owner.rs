@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidemark_proto::id::{Generation, Life, Nonce, Position, Seq};
 use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_tiering::planted::{self, Bug};
 use tidemark_tiering::bucket::{Body, Kind};
 use tidemark_tiering::format::HEADER_LEN;
 use tidemark_tiering::keys;
@@ -315,7 +316,10 @@ impl Owner {
         self.pending.check();
         let waiting = Waiting { reply, tell };
         // What was refused, or is done already, may rest on records that are not durable yet (E3).
-        if !records.is_empty() || !self.batch.is_empty() {
+        if planted::is(Bug::MetadataAckedEarly) {
+            self.batch.extend(records);
+            let _ = waiting.tell.send((waiting.reply, self.durable.position()));
+        } else if !records.is_empty() || !self.batch.is_empty() {
             self.batch.extend(records);
             self.batch_waiting.push(waiting);
         } else if let Some(sent) = self.sent.back_mut() {

@@ -13,6 +13,7 @@ use tidemark_tiering::bucket::Bucket;
 use tidemark_tiering::error::Error;
 use tidemark_tiering::keys;
 use tidemark_tiering::lane::recover;
+use tidemark_tiering::planted::{self, Bug};
 
 use super::base::{Base, Gap};
 use super::index::{Extent, Index, Parcel};
@@ -92,6 +93,7 @@ fn bounds(image: &Image, own: LaneId, entry: &ChainEntry) -> Option<(Seq, Seq)> 
     let to = entry.to.filter(|_| entry.lane != own)?;
     let low = image.lane(entry.lane).map_or(Seq(0), |l| l.low);
     let from = entry.from.max(low);
+    let to = if planted::is(Bug::RecoveryStopsShort) { Seq(to.0.saturating_sub(1)) } else { to };
     (from < to).then_some((from, to))
 }
 

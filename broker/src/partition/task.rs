@@ -14,13 +14,14 @@ use tidemark_proto::record::stamp::Stamped;
 use tidemark_tiering::keys;
 use tidemark_tiering::lane::{Event, Sealer, Writer};
 use tidemark_tiering::parcel::{BatchEntry, Entry, Footer};
+use tidemark_tiering::planted::{self, Bug};
 use tokio::sync::{mpsc, oneshot};
 
 use super::base::{Base, appended};
 use super::index::{Appetite, Extent, Index, Parcel};
 use super::opening::Opened;
 use super::parked::Parked;
-use super::producer::Origin;
+use super::producer::{Origin, Producers};
 use super::state::{Admission, Arrival, State};
 use super::ticket::{Ticket, Tickets};
 use super::waiters::Waiters;
@@ -266,6 +267,7 @@ impl Task {
             for (at, part) in parcel.footer.parts.iter().enumerate() {
                 let Some(Slot::Open(open)) = self.partitions.get_mut(&part.of) else { continue };
                 open.index.push_extent(Extent::new(parcel.clone(), at, 0..part.batches.len()));
+                let upto = if planted::is(Bug::WatermarkAhead) { Seq(u64::MAX) } else { upto };
                 if open.state.on_durable(upto) {
                     open.waiters.wake_all();
                 }
@@ -313,7 +315,7 @@ impl Task {
         };
         if let Some((ticket, durable_with)) = self.tickets.decide(number, slot, result, durable_with) {
             match durable_with {
-                Some(seq) if seq >= self.handled => self.parked.park(seq, ticket),
+                Some(seq) if seq >= self.handled && !planted::is(Bug::AckBeforeDurable) => self.parked.park(seq, ticket),
                 _ => ticket.answer(ErrorCode::UnknownServerError),
             }
         }
@@ -345,6 +347,7 @@ impl Task {
         let (base, leader_epoch) = match open.state.admit(&arrival) {
             Err(code) => return (Err(code), open.state.settled_with()),
             Ok(Admission::Duplicate { mark, durable_with }) => {
+                let durable_with = durable_with.filter(|_| !planted::is(Bug::DuplicateAckedEarly));
                 return (Ok(Written { base: mark.base, log_start }), durable_with);
             }
             Ok(Admission::Append { base, leader_epoch }) => (base, leader_epoch),
@@ -443,6 +446,9 @@ impl Task {
             Ok((mut base, index)) => {
                 let deadline = Millis(self.clock.wall().0 - self.options.producer_expiration_ms);
                 base.producers.expire(deadline);
+                if planted::is(Bug::ProducersForgotten) {
+                    base.producers = Producers::default();
+                }
                 let state = State::open(base.clone(), found.leader_epoch);
                 let internal = lead.internal;
                 Slot::Open(Box::new(Open {
