@@ -315,7 +315,9 @@ impl Task {
         };
         if let Some((ticket, durable_with)) = self.tickets.decide(number, slot, result, durable_with) {
             match durable_with {
-                Some(seq) if seq >= self.handled && !planted::is(Bug::AckBeforeDurable) => self.parked.park(seq, ticket),
+                Some(seq) if seq >= self.handled && !planted::is(Bug::AckBeforeDurable) => {
+                    self.parked.park(seq, ticket)
+                }
                 _ => ticket.answer(ErrorCode::UnknownServerError),
             }
         }

@@ -72,5 +72,8 @@ fn fresh_seeds() {
         *totals.entry("acked".to_owned()).or_default() += outcome.acked;
     }
     println!("{runs} runs from seed {first}: {totals:#?}");
-    assert!(totals.get("lanes sealed").is_some_and(|n| *n > 0), "the runs sealed no lane: they prove nothing");
+    assert!(
+        totals.get("lanes sealed").is_some_and(|n| *n > 0),
+        "the runs sealed no lane: they prove nothing"
+    );
 }

@@ -36,7 +36,8 @@ struct Inner {
 impl Net {
     /// A healthy network.
     pub fn new(entropy: Entropy, tasks: Tasks) -> Net {
-        let inner = Inner { doors: BTreeMap::new(), cut: BTreeSet::new(), latency: Duration::from_micros(200) };
+        let inner =
+            Inner { doors: BTreeMap::new(), cut: BTreeSet::new(), latency: Duration::from_micros(200) };
         Net { inner: Arc::new(Mutex::new(inner)), entropy, tasks }
     }
 
@@ -58,7 +59,11 @@ impl Net {
     pub fn set_cut(&self, a: Place, b: Place, cut: bool) {
         let mut inner = self.inner.lock();
         for pair in [(a, b), (b, a)] {
-            if cut { inner.cut.insert(pair) } else { inner.cut.remove(&pair) };
+            if cut {
+                inner.cut.insert(pair)
+            } else {
+                inner.cut.remove(&pair)
+            };
         }
     }
 

@@ -78,7 +78,12 @@ pub struct Session {
 impl Session {
     /// A client with number `number`.
     pub fn new(world: &World, number: u32) -> Session {
-        Session { world: world.clone(), place: Place::Client(number), open: BTreeMap::new(), leaders: BTreeMap::new() }
+        Session {
+            world: world.clone(),
+            place: Place::Client(number),
+            open: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+        }
     }
 
     /// A call to `port`; `None` when there is no answer in time, and the connection is then closed.
@@ -185,7 +190,7 @@ pub async fn produce(world: World, number: u32, partition: i32, until: Instant) 
             let values: Vec<Value> =
                 (next..next + count).map(|number_in| Value { producer: number, number: number_in }).collect();
             next += count;
-            world.note(Event::Sent { at: world.now(), partition, values: values.clone() });
+            world.note(Event::Sent { partition, values: values.clone() });
             pending.push_back(Pending { sequence, values });
             sequence += i32::try_from(count).expect("small");
         }
@@ -227,24 +232,34 @@ pub async fn produce(world: World, number: u32, partition: i32, until: Instant) 
             sleep(Duration::from_millis(20 + world.entropy.below(80))).await;
         }
         pending.drain(..settled);
-        if world.entropy.below(4) == 0 {
-            sleep(Duration::from_millis(world.entropy.below(60))).await;
-        }
+        sleep(Duration::from_millis(world.entropy.below(80))).await;
     }
 }
 
 async fn producer_id(session: &mut Session) -> (ProducerId, ProducerEpoch) {
     loop {
-        let request = InitProducerIdRequest { transactional_id: None, transaction_timeout_ms: 60_000, ..Default::default() };
+        let request = InitProducerIdRequest {
+            transactional_id: None,
+            transaction_timeout_ms: 60_000,
+            ..Default::default()
+        };
         let port = session.any_port();
         match session.call(port, 4, &request).await {
-            Some(r) if r.error_code == 0 => return (ProducerId(r.producer_id), ProducerEpoch(r.producer_epoch)),
+            Some(r) if r.error_code == 0 => {
+                return (ProducerId(r.producer_id), ProducerEpoch(r.producer_epoch));
+            }
             _ => sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-fn request(id: ProducerId, epoch: ProducerEpoch, partition: i32, batch: &Pending, world: &World) -> ProduceRequest {
+fn request(
+    id: ProducerId,
+    epoch: ProducerEpoch,
+    partition: i32,
+    batch: &Pending,
+    world: &World,
+) -> ProduceRequest {
     let at = Millis(1_767_225_600_000 + i64::try_from(world.now()).expect("a short run"));
     let mut builder = Builder::new().producer(id, epoch, batch.sequence).base_timestamp(at);
     for value in &batch.values {
@@ -332,12 +347,8 @@ async fn end(session: &mut Session, number: u32, partition: i32) -> Option<i64> 
 
 async fn fetch(session: &mut Session, number: u32, partition: i32, offset: i64) -> Option<Vec<(i64, Value)>> {
     let port = session.leader(partition).await;
-    let want = FetchPartition {
-        partition,
-        fetch_offset: offset,
-        partition_max_bytes: 4_096,
-        ..Default::default()
-    };
+    let want =
+        FetchPartition { partition, fetch_offset: offset, partition_max_bytes: 4_096, ..Default::default() };
     let request = FetchRequest {
         replica_id: -1,
         max_wait_ms: 300,
@@ -366,7 +377,7 @@ async fn fetch(session: &mut Session, number: u32, partition: i32, offset: i64) 
     }
     let world = &session.world;
     let hw = row.high_watermark;
-    world.note(Event::Read { client: number, at: world.now(), partition, records: records.clone(), hw, leader_epoch });
+    world.note(Event::Read { client: number, partition, records: records.clone(), hw, leader_epoch });
     Some(records)
 }
 
@@ -405,9 +416,16 @@ pub async fn commit(world: World, number: u32, until: Instant) {
             next += 1;
         } else {
             let asked = world.now();
-            let topic = OffsetFetchRequestTopic { name: Text::from(TOPIC), partition_indexes: vec![0], ..Default::default() };
-            let request =
-                OffsetFetchRequest { group_id: group.clone(), topics: Some(vec![topic]), ..Default::default() };
+            let topic = OffsetFetchRequestTopic {
+                name: Text::from(TOPIC),
+                partition_indexes: vec![0],
+                ..Default::default()
+            };
+            let request = OffsetFetchRequest {
+                group_id: group.clone(),
+                topics: Some(vec![topic]),
+                ..Default::default()
+            };
             if let Some(r) = session.call(port, 7, &request).await
                 && r.error_code == 0
                 && r.topics[0].partitions[0].error_code == 0

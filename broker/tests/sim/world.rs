@@ -19,7 +19,7 @@ use tidemark_tiering::bucket::{Bucket, Memory, Options};
 use tidemark_tiering::seam::{Clock, Entropy, Seams, Tasks, VirtualClock};
 use tokio::time::{Instant, sleep};
 
-use crate::check::{Event, Violation, Value, check};
+use crate::check::{Event, Value, Violation, check};
 use crate::net::{Net, Place};
 use crate::workload::{self, World as Clients};
 
@@ -195,7 +195,14 @@ impl World {
     fn start(&mut self, slot: usize) {
         let seams = Seams { clock: self.clock.clone(), entropy: self.entropy.fork(), tasks: Tasks::inline() };
         let running = Arc::new(Mutex::new(None));
-        let booting = boot(slot, seams.clone(), self.store.clone(), self.peers.clone(), self.net.clone(), running.clone());
+        let booting = boot(
+            slot,
+            seams.clone(),
+            self.store.clone(),
+            self.peers.clone(),
+            self.net.clone(),
+            running.clone(),
+        );
         seams.tasks.spawn(booting);
         self.brokers[slot] = Some(Broker { seams, running });
     }
