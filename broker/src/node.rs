@@ -13,7 +13,8 @@ use tidemark_proto::record::validate::Rules;
 use tidemark_tiering::bucket::Bucket;
 use tidemark_tiering::planted::{self, Bug};
 use tidemark_tiering::seam::Seams;
-use tokio::sync::{oneshot, watch};
+use tidemark_tiering::watch;
+use tokio::sync::oneshot;
 
 use crate::api::fetch::session::Sessions;
 use crate::api::init_producer_id::ProducerIds;

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tidemark_proto::id::{BrokerId, LaneId, LeaderEpoch, Seq, TopicId, TopicPartition};
 use tidemark_tiering::lane::{Options as LaneOptions, Sealer, Writer};
-use tokio::sync::{mpsc, oneshot, watch};
+use tidemark_tiering::watch;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::cluster::command::Sealed;
 use crate::cluster::image::{Image, Topic};

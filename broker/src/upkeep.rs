@@ -14,7 +14,8 @@ use tidemark_tiering::lane::recover;
 use tidemark_tiering::parcel::{BatchEntry, Footer};
 use tidemark_tiering::planted::{self, Bug};
 use tidemark_tiering::upkeep::{cut, reclaim};
-use tokio::sync::{mpsc, oneshot, watch};
+use tidemark_tiering::watch;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::cluster::command::{Command, Reply};

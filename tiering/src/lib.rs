@@ -16,3 +16,4 @@ pub mod read;
 pub mod run;
 pub mod seam;
 pub mod upkeep;
+pub mod watch;

@@ -9,7 +9,8 @@ use tidemark_proto::id::{BrokerEpoch, BrokerId, ClusterId, LaneId, Life, Positio
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_tiering::bucket::Bucket;
 use tidemark_tiering::seam::Seams;
-use tokio::sync::{oneshot, watch};
+use tidemark_tiering::watch;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::command::{Command, Reply, Sealed};

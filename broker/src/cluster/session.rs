@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tidemark_tiering::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// A broker's session. Clones are the same one.

@@ -6,7 +6,8 @@ use parking_lot::Mutex;
 use tidemark_proto::id::{BrokerEpoch, BrokerId, ClusterId, Life, Position};
 use tidemark_tiering::bucket::Bucket;
 use tidemark_tiering::seam::Seams;
-use tokio::sync::{mpsc, oneshot, watch};
+use tidemark_tiering::watch;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::command::{Command, Reply};

@@ -25,7 +25,8 @@ use tidemark_proto::id::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::text::Text;
 use tidemark_tiering::seam::Seams;
-use tokio::sync::{mpsc, oneshot, watch};
+use tidemark_tiering::watch;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::group::command::{Command, Reply};
 use crate::group::members::Phase;

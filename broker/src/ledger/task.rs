@@ -10,7 +10,8 @@ use tidemark_proto::id::{LeaderEpoch, PartitionIndex, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::text::Text;
 use tidemark_tiering::seam::Seams;
-use tokio::sync::{mpsc, oneshot, watch};
+use tidemark_tiering::watch;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::appender::{Append, Appender, FLYING_MAX};

@@ -15,6 +15,7 @@ use tidemark_tiering::keys;
 use tidemark_tiering::lane::{Event, Sealer, Writer};
 use tidemark_tiering::parcel::{BatchEntry, Entry, Footer};
 use tidemark_tiering::planted::{self, Bug};
+use tidemark_tiering::watch;
 use tokio::sync::{mpsc, oneshot};
 
 use super::base::{Base, appended};
@@ -150,7 +151,7 @@ pub struct Task {
     recent_bytes: usize,
     handled: Seq,
     doubt: Option<futures::future::BoxFuture<'static, bool>>,
-    commits: tokio::sync::watch::Sender<Seq>,
+    commits: watch::Sender<Seq>,
 }
 
 impl Task {
@@ -162,7 +163,7 @@ impl Task {
         options: Options,
         clock: Arc<dyn tidemark_tiering::seam::Clock>,
         prove: Prove,
-        commits: tokio::sync::watch::Sender<Seq>,
+        commits: watch::Sender<Seq>,
     ) -> Task {
         Task {
             lane,

@@ -38,6 +38,9 @@ fn same_seed_twice_gives_the_same_trace() {
 
 #[test]
 fn one_seed() {
+    if let Ok(filter) = std::env::var("RUST_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false).init();
+    }
     let plan = Plan::of(env("SIM_SEED").unwrap_or(3));
     let outcome = simulate(plan.clone());
     tell(&plan, &outcome);

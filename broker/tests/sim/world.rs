@@ -162,6 +162,10 @@ impl World {
             }
         }
         let history = std::mem::take(&mut *clients.history.lock());
+        if let Ok(path) = std::env::var("SIM_DUMP") {
+            let lines: Vec<String> = history.iter().map(|event| format!("{event:?}\n")).collect();
+            std::fs::write(path, lines.concat()).expect("SIM_DUMP is writable");
+        }
         found.extend(check(&history, &last));
         for (name, count) in self.store.counts() {
             *self.counters.entry(format!("store {name}")).or_default() += count;
