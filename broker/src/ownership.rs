@@ -161,6 +161,10 @@ impl Ownership {
                         return (&mut self.task).await.ok().flatten().unwrap_or(Ended::Fenced);
                     }
                     let image = images.borrow_and_update().clone();
+                    if !closing && image.lane(self.lane).is_some_and(|row| row.sealed.is_some()) {
+                        self.orders.send(Order::Fence).await.ok();
+                        continue;
+                    }
                     self.follow(&image).await;
                 }
             }

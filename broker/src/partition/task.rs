@@ -90,6 +90,8 @@ pub enum Order {
         /// Answer.
         reply: oneshot::Sender<CutInput>,
     },
+    /// The metadata says that the lane is sealed, by somebody else (R14).
+    Fence,
     /// Drain, seal the lane as its owner (R12), and end.
     Close {
         /// Who seals.
@@ -209,6 +211,7 @@ impl Task {
                         doors.close();
                         return self.close(&mut writes, by).await;
                     }
+                    Some(Order::Fence) => break Ended::Fenced,
                     Some(order) => self.on_order(order),
                 },
                 query = queries.recv() => {
@@ -436,7 +439,7 @@ impl Task {
                 });
                 reply.send(CutInput { upto, parcels, bases: bases.collect() }).ok();
             }
-            Order::Close { .. } => unreachable!("handled by the loop"),
+            Order::Fence | Order::Close { .. } => unreachable!("handled by the loop"),
         }
     }
 

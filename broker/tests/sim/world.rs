@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tidemark_broker::api::{AllowAll, Dispatch};
 use tidemark_broker::cluster::image::Endpoint;
-use tidemark_broker::cluster::peers::memory::MemoryNet;
+use tidemark_broker::cluster::peers::memory::{MemoryNet, MemoryPeers};
 use tidemark_broker::cluster::{Cluster, Identity, Rules, Start, Timings};
 use tidemark_broker::config;
 use tidemark_broker::metrics::Metrics;
@@ -71,6 +71,7 @@ pub struct Outcome {
 }
 
 struct Broker {
+    address: String,
     seams: Seams,
     running: Arc<Mutex<Option<Running>>>,
 }
@@ -84,6 +85,7 @@ struct World {
     net: Net,
     peers: MemoryNet,
     brokers: Vec<Option<Broker>>,
+    lives: usize,
     counters: BTreeMap<String, u64>,
 }
 
@@ -102,6 +104,7 @@ pub async fn run(plan: Plan) -> Outcome {
         net: Net::new(entropy.fork(), outside.clone()),
         peers: MemoryNet::new(entropy.fork(), Duration::from_millis(1)),
         brokers: (0..plan.brokers).map(|_| None).collect(),
+        lives: 0,
         counters: BTreeMap::new(),
         entropy,
         plan,
@@ -195,20 +198,16 @@ impl World {
         }
     }
 
-    /// Starts a broker in `slot`: a new life with an empty disk.
+    /// Starts a broker in `slot`: a new life with an empty disk, and a peer address of its own.
     fn start(&mut self, slot: usize) {
         let seams = Seams { clock: self.clock.clone(), entropy: self.entropy.fork(), tasks: Tasks::inline() };
         let running = Arc::new(Mutex::new(None));
-        let booting = boot(
-            slot,
-            seams.clone(),
-            self.store.clone(),
-            self.peers.clone(),
-            self.net.clone(),
-            running.clone(),
-        );
-        seams.tasks.spawn(booting);
-        self.brokers[slot] = Some(Broker { seams, running });
+        self.lives += 1;
+        let address = format!("broker-{slot}:{}", self.lives);
+        let peers = self.peers.node(&address, &seams);
+        let place = Slot { slot, store: self.store.clone(), peers, net: self.net.clone() };
+        seams.tasks.spawn(boot(place, seams.clone(), running.clone()));
+        self.brokers[slot] = Some(Broker { address, seams, running });
     }
 
     fn kill(&mut self, slot: usize) {
@@ -254,7 +253,9 @@ impl World {
             4 if self.plan.brokers > 1 => {
                 let other = (slot + 1) % self.plan.brokers;
                 self.count("cuts between brokers");
-                self.peers.cut(&address(slot), &address(other));
+                let pair = (&self.brokers[slot], &self.brokers[other]);
+                let (Some(a), Some(b)) = pair else { return };
+                self.peers.cut(&a.address, &b.address);
                 sleep(Duration::from_millis(self.entropy.below(9_000))).await;
                 self.peers.heal();
             }
@@ -308,23 +309,21 @@ impl World {
     }
 }
 
-fn address(slot: usize) -> String {
-    format!("broker-{slot}")
-}
-
 fn stuck(what: &str) -> Violation {
     Violation { kind: "stuck", what: what.to_owned() }
 }
 
-/// What `tidemark serve` does, without sockets.
-async fn boot(
+/// Where a broker is put.
+struct Slot {
     slot: usize,
-    seams: Seams,
     store: Arc<Faulty>,
-    peers: MemoryNet,
+    peers: MemoryPeers,
     net: Net,
-    running: Arc<Mutex<Option<Running>>>,
-) {
+}
+
+/// What `tidemark serve` does, without sockets.
+async fn boot(place: Slot, seams: Seams, running: Arc<Mutex<Option<Running>>>) {
+    let Slot { slot, store, peers, net } = place;
     let sets = [
         "tidemark.bucket=memory:",
         "tidemark.cut.parcels=24",
@@ -350,7 +349,7 @@ async fn boot(
         bucket: bucket.clone(),
         identity: Identity { node: Some(node), life, endpoints: vec![endpoint], rack: None },
         cluster: None,
-        peers: Arc::new(peers.node(&address(slot), &seams)),
+        peers: Arc::new(peers),
         timings: Timings::default(),
         rules: Rules { topic_config: Arc::new(config::check_topic), ..Rules::default() },
     };
