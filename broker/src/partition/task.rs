@@ -154,6 +154,8 @@ pub struct Task {
     handled: Seq,
     doubt: Option<futures::future::BoxFuture<'static, bool>>,
     commits: watch::Sender<Seq>,
+    /// Low marks of dead lanes: recovery may have begun before they rose.
+    lows: BTreeMap<LaneId, Seq>,
 }
 
 impl Task {
@@ -181,6 +183,7 @@ impl Task {
             handled: from,
             doubt: None,
             commits,
+            lows: BTreeMap::new(),
         }
     }
 
@@ -424,6 +427,7 @@ impl Task {
                 self.lane.set_low(upto);
             }
             Order::Low { lane, low } => {
+                self.lows.insert(lane, low);
                 for slot in self.partitions.values_mut() {
                     if let Slot::Open(open) = slot {
                         open.index.forget_extents(lane, low);
@@ -449,7 +453,10 @@ impl Task {
             return; // an older order's recovery; the newer one's is under way
         }
         let slot = match found.result {
-            Ok((mut base, index)) => {
+            Ok((mut base, mut index)) => {
+                for (lane, low) in &self.lows {
+                    index.forget_extents(*lane, *low);
+                }
                 let deadline = Millis(self.clock.wall().0 - self.options.producer_expiration_ms);
                 base.producers.expire(deadline);
                 if planted::is(Bug::ProducersForgotten) {
