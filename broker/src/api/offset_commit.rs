@@ -52,7 +52,14 @@ pub async fn start(
         let commit = Command::Commit(Commit { caller, retention_ms, offsets });
         coordinator::submit(&node, &request.group_id, commit).await
     };
-    async move { respond(&request, &refused, pending.answer().await) }
+    let version = ctx.version;
+    async move {
+        let answer = pending.answer().await.map_err(|code| match code {
+            ErrorCode::GroupIdNotFound if version < 9 => ErrorCode::IllegalGeneration,
+            code => code,
+        });
+        respond(&request, &refused, answer)
+    }
 }
 
 /// A topic as this request names it.

@@ -160,11 +160,12 @@ pub(super) fn commit(
     Ok(outcome)
 }
 
-/// A commit comes from a member of the running generation, or from outside into a group without members.
+/// A commit comes from a member of the running generation, or from outside into a group without members. (69 for
+/// a group that is not there came with OffsetCommit v9; older versions are told 22 instead.)
 fn may_commit(members: &Members, commit: &Commit) -> Result<(), ErrorCode> {
     let caller = &commit.caller;
     match members.phase() {
-        Phase::Dead if caller.generation >= 0 => return Err(ErrorCode::IllegalGeneration),
+        Phase::Dead if caller.generation >= 0 => return Err(ErrorCode::GroupIdNotFound),
         Phase::Dead | Phase::Empty if caller.generation < 0 => return Ok(()),
         _ => {}
     }

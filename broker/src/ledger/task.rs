@@ -181,13 +181,20 @@ impl Task {
                 }
             }
             Event::Failed { code, .. } => {
-                tracing::warn!(partition = %at, %code, "a batch of group records was refused; reading the groups back");
+                // A partition that moves on is no news: its resignation is on its way.
+                if code == ErrorCode::NotLeaderOrFollower {
+                    tracing::info!(partition = %at, "the groups' log is led by another now");
+                } else {
+                    tracing::warn!(partition = %at, %code, "a batch of group records was refused; reading the groups back");
+                }
                 self.drop_shard(at);
             }
             Event::Ended { .. } => self.load(at, Duration::ZERO),
             Event::Loaded { result: Ok(groups), .. } => self.serve(at, groups),
             Event::Loaded { result: Err(code), .. } => {
-                tracing::warn!(partition = %at, %code, "groups could not be read back; trying again");
+                if code != ErrorCode::NotLeaderOrFollower {
+                    tracing::warn!(partition = %at, %code, "groups could not be read back; trying again");
+                }
                 self.load(at, LOAD_PAUSE);
             }
         }
