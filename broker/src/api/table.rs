@@ -1,5 +1,6 @@
 //! The rows: what this broker serves.
 
+use futures::FutureExt;
 use tidemark_proto::kafka::api::ApiKey;
 use tidemark_proto::kafka::frame::encode_response;
 use tidemark_proto::kafka::messages::{
@@ -37,17 +38,16 @@ pub const ROWS: &[Row] = &[
                 return old_produce::start(&ctx, decoder);
             }
             let request = body::<ProduceRequest>(decoder, ctx.version)?;
-            Ok(Started::Ordered(Box::pin(async move {
-                let answer = produce::start(&node, &ctx, request).await;
-                let finish: Finish = Box::pin(async move {
+            let started = async move { (produce::start(&node, &ctx, request).await, ctx) };
+            Ok(Started::Ordered(Box::pin(started.map(|(answer, ctx)| -> Finish {
+                Box::pin(async move {
                     match answer.await {
                         Ok(Some(response)) => reply(&ctx, &response),
                         Ok(None) => Answer::None,
                         Err(reason) => Answer::Close(reason.to_owned()),
                     }
-                });
-                finish
-            })))
+                })
+            }))))
         },
     },
     Row {
