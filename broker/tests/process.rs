@@ -39,8 +39,13 @@ struct Broker {
 impl Broker {
     /// Starts it and waits until it says where it is.
     fn start(args: &[&str]) -> Broker {
-        let mut child =
-            Command::new(TIDEMARK).args(args).env("RUST_LOG", "warn").stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(TIDEMARK)
+            .args(args)
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut lines = Vec::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         loop {
@@ -68,6 +73,11 @@ impl Broker {
     /// SIGTERM; gives the exit code.
     fn stop(mut self) -> Option<i32> {
         signal(&self.child, "TERM");
+        self.ended()
+    }
+
+    /// Waits until it has ended; gives the exit code.
+    fn ended(&mut self) -> Option<i32> {
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -75,7 +85,7 @@ impl Broker {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("it ignores SIGTERM");
+        panic!("it does not end");
     }
 }
 
@@ -123,6 +133,22 @@ async fn dev_prints_where_it_is_keeps_topics_over_a_restart_and_drains_on_sigter
     let seen = client.call(12, &named("kept")).await.unwrap();
     assert_eq!((seen.topics[0].error_code, seen.topics[0].partitions.len()), (0, 2));
     assert_eq!(again.stop(), Some(0));
+}
+
+#[test]
+fn of_two_processes_with_one_node_id_the_older_is_fenced_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut older = Broker::dev(dir.path());
+    let newer = Broker::dev(dir.path());
+    let status = older.ended();
+    let mut said = String::new();
+    older.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.lines().last().unwrap_or_default().contains("node.id 1 belongs to another process"),
+        "{said}"
+    );
+    assert_eq!(newer.stop(), Some(0));
 }
 
 #[tokio::test]
