@@ -19,7 +19,7 @@ pub fn run(what: &str, bucket: impl FnOnce() -> Result<Config, Failure>) -> Resu
     };
     match dump(&bytes) {
         Ok(text) => {
-            print!("{text}");
+            super::say(&text);
             Ok(())
         }
         Err(damage) => Err(Failure::Failed(format!("{what} cannot be printed: {damage}"))),

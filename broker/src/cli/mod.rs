@@ -3,14 +3,12 @@
 //! Exit codes: 0 done, 1 it failed while running, 2 the command line or the configuration is wrong. Errors are one
 //! sentence on stderr: what, and how to mend it.
 
-// A command line prints; everything else in this crate logs.
-#![allow(clippy::print_stdout)]
-
 mod dump;
 mod logging;
 mod probe;
 mod serve;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -114,9 +112,14 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stderr)]
+/// Prints to stdout. Whoever reads it may have gone; that is no failure of ours.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
 fn tell(why: &str, code: u8) -> ExitCode {
-    eprintln!("tidemark: {why}");
+    let _ = writeln!(std::io::stderr(), "tidemark: {why}");
     ExitCode::from(code)
 }
 

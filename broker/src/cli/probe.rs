@@ -15,12 +15,12 @@ pub fn run(config: Config) -> Result<(), Failure> {
         let found = probe(&bucket, seams.entropy.life(), Level::Full).await;
         let report = found.map_err(|failure| Failure::Failed(format!("{}: {failure}", failure.check)))?;
         for (check, took) in &report.checks {
-            println!("ok  {check}  {:.1} ms", took.as_secs_f64() * 1000.0);
+            super::say(&format!("ok  {check}  {:.1} ms\n", took.as_secs_f64() * 1000.0));
         }
         if let Some(left) = &report.left {
-            println!("note: the probe's objects were left behind: {left}");
+            super::say(&format!("note: the probe's objects were left behind: {left}\n"));
         }
-        println!("{url} can be trusted with a log");
+        super::say(&format!("{url} can be trusted with a log\n"));
         Ok(())
     })
 }

@@ -134,16 +134,17 @@ impl Process {
     /// Says where it is, on stdout: ports may have been chosen just now.
     fn announce(&self, dev: Option<&Path>) {
         let node = self.running.node.id();
-        println!("tidemark {} is ready: node {node}", env!("CARGO_PKG_VERSION"));
+        let mut text = format!("tidemark {} is ready: node {node}\n", env!("CARGO_PKG_VERSION"));
         for Endpoint { listener, host, port, .. } in &self.endpoints {
-            println!("  {listener}  {host}:{port}");
+            text += &format!("  {listener}  {host}:{port}\n");
         }
         if let Some(http) = self.http {
-            println!("  http       http://{http}/metrics  /ready  /live");
+            text += &format!("  http       http://{http}/metrics  /ready  /live\n");
         }
         if let (Some(dir), Some(first)) = (dev, self.endpoints.first()) {
-            hints(dir, &format!("{}:{}", first.host, first.port));
+            text += &hints(dir, &format!("{}:{}", first.host, first.port));
         }
+        super::say(&text);
     }
 
     /// Serves until a signal, then drains; or until the node ends by itself.
@@ -179,13 +180,16 @@ impl Process {
 }
 
 /// What to paste next.
-fn hints(dir: &Path, at: &str) {
-    println!("  data       {}", dir.display());
-    println!("Try:");
-    println!("  kafka-topics.sh --bootstrap-server {at} --create --topic hello");
-    println!("  kafka-console-producer.sh --bootstrap-server {at} --topic hello");
-    println!("  kafka-console-consumer.sh --bootstrap-server {at} --topic hello --from-beginning");
-    println!("  kcat -b {at} -t hello -P      kcat -b {at} -t hello -C");
+fn hints(dir: &Path, at: &str) -> String {
+    let data = dir.display();
+    format!(
+        "  data       {data}\n\
+         Try:\n  \
+           kafka-topics.sh --bootstrap-server {at} --create --topic hello\n  \
+           kafka-console-producer.sh --bootstrap-server {at} --topic hello\n  \
+           kafka-console-consumer.sh --bootstrap-server {at} --topic hello --from-beginning\n  \
+           kcat -b {at} -t hello -P      kcat -b {at} -t hello -C\n"
+    )
 }
 
 fn exited(exit: &Exit) -> String {
