@@ -5,9 +5,9 @@ use std::io::Write as _;
 
 use bytes::{Bytes, BytesMut};
 use tidemark_proto::kafka::pieces::FileSlice;
+use tidemark_tiering::watch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 use super::*;
 
@@ -136,7 +136,7 @@ async fn pipelined_requests_start_in_order_and_are_answered_in_request_order() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(*edge.script.started.lock(), [1, 2, 3, 4], "later requests start though the first waits");
     assert!(tokio::time::timeout(Duration::from_secs(1), io.read_u8()).await.is_err(), "none overtakes");
-    edge.gate.send(true).unwrap();
+    edge.gate.send_replace(true);
     assert_eq!([answer(&mut io).await.0, answer(&mut io).await.0, answer(&mut io).await.0], [1, 2, 4]);
 }
 
@@ -149,7 +149,7 @@ async fn at_most_the_limit_of_requests_is_in_flight() {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(edge.script.started.lock().len(), 8);
-    edge.gate.send(true).unwrap();
+    edge.gate.send_replace(true);
     for id in 0..20 {
         assert_eq!(answer(&mut io).await.0, id);
     }
@@ -162,7 +162,7 @@ async fn only_one_heavy_request_is_in_flight() {
     io.write_all(&[request(1, 1, b'w'), request(1, 2, b'w')].concat()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(*edge.script.started.lock(), [1]);
-    edge.gate.send(true).unwrap();
+    edge.gate.send_replace(true);
     assert_eq!((answer(&mut io).await.0, answer(&mut io).await.0), (1, 2));
 }
 
@@ -259,7 +259,7 @@ async fn an_idle_connection_is_closed_but_a_waiting_one_is_not() {
     assert!(ended(&mut idle).await);
     assert_eq!(start.elapsed().as_secs(), 10);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    edge.gate.send(true).unwrap();
+    edge.gate.send_replace(true);
     assert_eq!(answer(&mut waiting).await.0, 1);
     assert!(ended(&mut waiting).await);
 }
@@ -311,7 +311,7 @@ async fn a_close_answer_comes_after_the_answers_before_it() {
     let mut io = edge.pipe();
     io.write_all(&[request(0, 1, b'w'), request(0, 2, b'c'), request(0, 3, b'e')].concat()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    edge.gate.send(true).unwrap();
+    edge.gate.send_replace(true);
     assert_eq!(answer(&mut io).await.0, 1);
     assert!(ended(&mut io).await);
 }
@@ -363,7 +363,7 @@ async fn the_byte_budget_bounds_all_connections_together() {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(edge.script.started.lock().len(), 2, "two of forty kilobytes fit");
-    edge.gate.send(true).unwrap();
+    edge.gate.send_replace(true);
     for (id, io) in pipes.iter_mut().enumerate() {
         assert_eq!(answer(io).await.0, id as i32);
     }
@@ -388,7 +388,7 @@ async fn drain_answers_what_started_and_reads_no_more() {
     let drained = edge.server.0.seams.tasks.spawn(async move { server.drain(Duration::from_secs(10)).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     io.write_all(&request(0, 2, b'e')).await.unwrap();
-    edge.gate.send(true).unwrap();
+    edge.gate.send_replace(true);
     assert_eq!(answer(&mut io).await.0, 1);
     assert!(ended(&mut io).await);
     drained.await.unwrap();
