@@ -41,8 +41,12 @@ pub fn place(image: &Image, group: &str) -> Result<PartitionIndex, ErrorCode> {
     Ok(PartitionIndex(partition_of(group, partitions)))
 }
 
-/// Hands a command to the group's coordinator, if that is us.
+/// Hands a command to the group's coordinator, if that is us and our session is fresh (R24): a coordinator that was
+/// taken over without knowing it must not tell of old offsets.
 pub async fn submit(node: &Node, group: &Text, command: Command) -> Pending {
+    if !node.may_serve_reads().await {
+        return Pending::Refused(ErrorCode::NotCoordinator);
+    }
     match place(&node.cluster.image(), group) {
         Ok(at) => Pending::Waiting(node.groups.submit(at, &group.detached(), command).await),
         Err(code) => Pending::Refused(code),
