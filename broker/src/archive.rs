@@ -48,7 +48,7 @@ impl Archive {
         image: &Image,
         partitions: &[TopicPartition],
     ) -> BTreeMap<TopicPartition, Result<Base, Error>> {
-        let mut bases = self.from_checkpoints(image, partitions).await;
+        let mut bases = self.checkpointed(image, partitions).await;
         for tp in partitions {
             let newest = self.shares(image, *tp).await.map(|shares| shares.into_iter().next_back());
             match newest {
@@ -67,7 +67,7 @@ impl Archive {
         bases
     }
 
-    async fn from_checkpoints(
+    async fn checkpointed(
         &self,
         image: &Image,
         partitions: &[TopicPartition],

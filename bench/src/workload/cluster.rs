@@ -199,7 +199,6 @@ impl Cluster {
         let topic = list_offsets_request::ListOffsetsTopic {
             name: self.topic.as_str().into(),
             partitions: vec![wanted],
-            ..Default::default()
         };
         let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
         let answer = self.link(&self.leader(partition), 0).await?.call(i16::MAX, &request).await?;
@@ -216,7 +215,6 @@ impl Cluster {
             transaction_timeout_ms: 60_000,
             producer_id: -1,
             producer_epoch: -1,
-            ..Default::default()
         };
         let answer = self.any().await?.call(i16::MAX, &request).await?;
         let code = ErrorCode::from_code(answer.error_code);

@@ -209,7 +209,7 @@ pub async fn run_mixed(args: &ProduceArgs, seams: &Seams) -> Result<Table> {
     let (cluster, plan) = prepare(args, seams).await?;
     let starts = cluster.offsets(LATEST).await?;
     let watch = Watch::begin(&args.target)?;
-    let (stop, stopped) = tokio::sync::watch::channel(None);
+    let (stop, stopped) = tidemark_tiering::watch::channel(None);
     let (mut senders, mut readers) = (Vec::new(), Vec::new());
     for (partition, &next) in starts.iter().enumerate() {
         let (sender, receiver) = mpsc::channel(BEHIND_MAX);
@@ -219,7 +219,7 @@ pub async fn run_mixed(args: &ProduceArgs, seams: &Seams) -> Result<Table> {
     }
     let run = produce_all(plan, seams, Some(senders)).await?;
     let ends = cluster.offsets(LATEST).await?;
-    stop.send(Some(ends)).context("every reader ended early")?;
+    stop.send_replace(Some(ends));
     let (mut latency, mut bytes) = (Latency::default(), 0);
     for reader in readers {
         let (theirs, read) = reader.await?.context("the run was stopped")??;
@@ -246,7 +246,7 @@ async fn follow(
     plan: Arc<Plan>,
     mut want: Want,
     mut sent: mpsc::Receiver<Due>,
-    stopped: tokio::sync::watch::Receiver<Option<Vec<i64>>>,
+    stopped: tidemark_tiering::watch::Receiver<Option<Vec<i64>>>,
 ) -> Result<(Latency, u64)> {
     let (mut latency, mut bytes) = (Latency::default(), 0);
     let mut due: VecDeque<Due> = VecDeque::new();

@@ -639,7 +639,7 @@ impl Open {
             end: self.state.end(),
             producers: self.state.producer_count(),
             stored_bytes: self.index.stored_bytes(),
-            waiting: self.waiters.len(),
+            waiting: self.waiters.count(),
         }
     }
 }

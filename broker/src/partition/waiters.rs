@@ -54,7 +54,7 @@ impl Waiters {
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.list.iter().filter(|w| Arc::strong_count(w) > 1 && !w.is_done()).count()
     }
 }
