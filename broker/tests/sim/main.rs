@@ -2,6 +2,8 @@
 //!
 //! A failing seed is the bug report: `SIM_SEED=n cargo test -p tidemark-broker --test sim -- one_seed --nocapture`.
 
+#![allow(clippy::print_stdout, reason = "what a run did is told to whoever runs it")]
+
 mod check;
 mod net;
 #[cfg(feature = "planted-bugs")]

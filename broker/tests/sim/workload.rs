@@ -271,7 +271,7 @@ fn request(
         timeout_ms: 6_000,
         topic_data: vec![TopicProduceData {
             name: Text::from(TOPIC),
-            partition_data: vec![PartitionProduceData { index: partition, records, ..Default::default() }],
+            partition_data: vec![PartitionProduceData { index: partition, records }],
             ..Default::default()
         }],
         ..Default::default()
@@ -333,7 +333,7 @@ async fn end(session: &mut Session, number: u32, partition: i32) -> Option<i64> 
     let asked = session.world.now();
     let port = session.leader(partition).await;
     let ask = ListOffsetsPartition { partition_index: partition, timestamp: -1, ..Default::default() };
-    let topic = ListOffsetsTopic { name: Text::from(TOPIC), partitions: vec![ask], ..Default::default() };
+    let topic = ListOffsetsTopic { name: Text::from(TOPIC), partitions: vec![ask] };
     let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
     let response = session.call(port, 7, &request).await?;
     let row = &response.topics[0].partitions[0];
@@ -416,11 +416,7 @@ pub async fn commit(world: World, number: u32, until: Instant) {
             next += 1;
         } else {
             let asked = world.now();
-            let topic = OffsetFetchRequestTopic {
-                name: Text::from(TOPIC),
-                partition_indexes: vec![0],
-                ..Default::default()
-            };
+            let topic = OffsetFetchRequestTopic { name: Text::from(TOPIC), partition_indexes: vec![0] };
             let request = OffsetFetchRequest {
                 group_id: group.clone(),
                 topics: Some(vec![topic]),
