@@ -193,7 +193,7 @@ impl Task {
         let (queries_in, mut queries) = mpsc::channel(1024);
         doors.open(Doors { writes: writes_in, queries: queries_in });
         let ended = loop {
-            let room = !self.lane.is_full() && self.doubt.is_none();
+            let room = !self.lane.is_full() && !self.lane.is_behind() && self.doubt.is_none();
             tokio::select! {
                 biased;
                 event = self.lane.next() => {
