@@ -1,9 +1,8 @@
 //! From sources to bytes: memory as it is, parcels through the chunk cache or as file ranges, runs by look-up.
 //!
-//! What another process wrote is verified against its parcel's footer before it is served (R27).
+//! What comes back from the bucket is verified before it is served (R27), whoever wrote it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tidemark_proto::id::TopicPartition;
@@ -76,9 +75,6 @@ impl Fetching {
         let read =
             self.bucket.get(Kind::Parcel, &parcel.key, span, READ_PATIENCE).await.map_err(|e| code(&e))?;
         let bytes = read.ok_or_else(|| code(&Error::Gone { key: parcel.key.clone() }))?.bytes;
-        if parcel.trusted.load(Ordering::Relaxed) {
-            return Ok(Pieces::from(bytes));
-        }
         verify_batches(&bytes, stored.entries()).map_err(|damage| {
             tracing::error!(key = %parcel.key, %damage, "a parcel is damaged: its batches are not served");
             ErrorCode::KafkaStorageError

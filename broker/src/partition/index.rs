@@ -24,8 +24,6 @@ pub struct Parcel {
     pub footer: Arc<Footer>,
     /// Bytes of the object.
     pub size: u64,
-    /// Whether this process has written it, or has verified it since (R27).
-    pub trusted: std::sync::atomic::AtomicBool,
 }
 
 /// Batches of one partition that lie side by side in one parcel.

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use futures::StreamExt;
 use tidemark_proto::id::{LaneId, LeaderEpoch, Offset, Seq, TopicPartition};
@@ -127,8 +126,8 @@ async fn read_lane(
                 log.of.entry(part.of).or_default().push((seq, at));
             }
         }
-        let (key, trusted) = (keys::parcel(&lane, seq), AtomicBool::new(false));
-        log.parcels.insert(seq, Arc::new(Parcel { lane, seq, key, footer, size, trusted }));
+        let key = keys::parcel(&lane, seq);
+        log.parcels.insert(seq, Arc::new(Parcel { lane, seq, key, footer, size }));
     }
     Ok(log)
 }

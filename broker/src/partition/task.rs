@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use tidemark_proto::id::{LaneId, LeaderEpoch, Millis, Offset, Seq, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
@@ -269,8 +268,7 @@ impl Task {
         }
         for (seq, footer, size) in self.parcels(self.handled, upto) {
             let key = keys::parcel(&self.id, seq);
-            let trusted = AtomicBool::new(true);
-            let parcel = Arc::new(Parcel { lane: self.id, seq, key, footer, size, trusted });
+            let parcel = Arc::new(Parcel { lane: self.id, seq, key, footer, size });
             for (at, part) in parcel.footer.parts.iter().enumerate() {
                 let Some(Slot::Open(open)) = self.partitions.get_mut(&part.of) else { continue };
                 open.index.push_extent(Extent::new(parcel.clone(), at, 0..part.batches.len()));
