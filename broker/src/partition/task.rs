@@ -138,6 +138,15 @@ enum Slot {
 /// Asks whether the lane is still unsealed, where an answer came too late to be trusted by itself (R23).
 pub type Prove = Arc<dyn Fn(LaneId) -> futures::future::BoxFuture<'static, bool> + Send + Sync>;
 
+/// A proof under way (R23). It speaks only for answers that came before it was asked for.
+struct Doubt {
+    proof: futures::future::BoxFuture<'static, bool>,
+    /// What the proof sets free.
+    until: Seq,
+    /// A slow answer came since: it needs a proof of its own.
+    again: bool,
+}
+
 /// See the module.
 pub struct Task {
     lane: Writer,
@@ -151,7 +160,7 @@ pub struct Task {
     recent: VecDeque<(TopicPartition, Offset, usize)>,
     recent_bytes: usize,
     handled: Seq,
-    doubt: Option<futures::future::BoxFuture<'static, bool>>,
+    doubt: Option<Doubt>,
     commits: watch::Sender<Seq>,
     /// Low marks of dead lanes: recovery may have begun before they rose.
     lows: BTreeMap<LaneId, Seq>,
@@ -200,12 +209,10 @@ impl Task {
                         break ended;
                     }
                 }
-                proven = async { self.doubt.as_mut().expect("guarded").await }, if self.doubt.is_some() => {
-                    self.doubt = None;
-                    if !proven {
+                proven = async { (&mut self.doubt.as_mut().expect("guarded").proof).await }, if self.doubt.is_some() => {
+                    if !self.on_proven(proven) {
                         break Ended::Fenced;
                     }
-                    self.commit(self.lane.commit());
                 }
                 order = orders.recv() => match order {
                     None => std::future::pending().await, // the node is being dropped with us
@@ -246,19 +253,34 @@ impl Task {
     fn on_event(&mut self, event: Event) -> Option<Ended> {
         match event {
             Event::Committed(moved) => {
-                if moved.slow || self.doubt.is_some() {
+                match &mut self.doubt {
                     // R23: the answer is older than T_ack; only a metadata read can tell that nobody sealed us since.
-                    let prove = self.prove.clone();
-                    let lane = self.id;
-                    self.doubt.get_or_insert_with(|| prove(lane));
-                } else {
-                    self.commit(moved.upto);
+                    None if moved.slow => self.doubt = Some(self.ask(moved.upto)),
+                    None => self.commit(moved.upto),
+                    Some(doubt) if moved.slow => doubt.again = true,
+                    Some(doubt) if !doubt.again => doubt.until = moved.upto,
+                    Some(_) => {}
                 }
                 None
             }
             Event::Fenced { .. } => Some(Ended::Fenced),
             Event::Stuck { seq } => Some(Ended::Stuck(seq)),
         }
+    }
+
+    fn ask(&self, until: Seq) -> Doubt {
+        Doubt { proof: (self.prove)(self.id), until, again: false }
+    }
+
+    /// Whether the lane is still ours: what the proof spoke for is committed, and what came too late for it is asked
+    /// about anew.
+    fn on_proven(&mut self, proven: bool) -> bool {
+        let doubt = self.doubt.take().expect("a proof was under way");
+        if proven {
+            self.commit(doubt.until);
+            self.doubt = doubt.again.then(|| self.ask(self.lane.commit()));
+        }
+        proven
     }
 
     /// The lane is durable below `upto`: extents, high watermarks, long polls, acks, in that order.
@@ -576,11 +598,11 @@ impl Task {
         while ended.is_none() {
             let Some(event) = self.lane.drain().await else { break };
             ended = self.on_event(event);
-            if let Some(doubt) = self.doubt.take() {
-                match doubt.await {
-                    true => self.commit(self.lane.commit()),
-                    false => ended = Some(Ended::Fenced),
-                }
+            while let Some(doubt) = &mut self.doubt
+                && ended.is_none()
+            {
+                let proven = (&mut doubt.proof).await;
+                ended = (!self.on_proven(proven)).then_some(Ended::Fenced);
             }
         }
         if ended.is_none() {
