@@ -67,8 +67,10 @@ pub struct Node {
     pub seams: Seams,
     /// This run of the process.
     pub life: Life,
-    /// Effective configuration.
+    /// The configuration it was started with.
     pub config: Arc<config::Broker>,
+    /// The configuration as it is now.
+    pub live: config::Live,
     /// The bucket.
     pub bucket: Bucket,
     /// Reads of runs.
@@ -126,6 +128,7 @@ impl Node {
             owned: watch::Sender::new(None),
             seams,
             life,
+            live: config::Live::new(config.clone()),
             config,
             bucket,
             cluster,

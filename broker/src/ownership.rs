@@ -180,8 +180,12 @@ impl Ownership {
         }
     }
 
-    /// Brings what is led in line with `image`.
+    /// Brings what is led, and the configuration, in line with `image`.
     async fn follow(&mut self, image: &Arc<Image>) {
+        let own = image.broker_configs(Some(self.node.id()));
+        if self.node.live.set(image.broker_configs(None), own) {
+            self.orders.send(Order::Tune(partition_options(&self.node))).await.ok();
+        }
         let (mut leads, mut resigns) = (Vec::new(), Vec::new());
         let gone: Vec<TopicId> = self.seen.keys().filter(|id| image.topic(**id).is_none()).copied().collect();
         for id in gone {
@@ -328,7 +332,7 @@ fn lane_options(node: &Node) -> LaneOptions {
 fn partition_options(node: &Node) -> task::Options {
     task::Options {
         recent_bytes_max: node.config.cache.hot_memory_bytes,
-        producer_expiration_ms: i64::try_from(node.config.producer_expiration.as_millis())
+        producer_expiration_ms: i64::try_from(node.live.now().producer_expiration.as_millis())
             .unwrap_or(i64::MAX),
     }
 }

@@ -272,7 +272,7 @@ impl Cutter {
         if keys.is_empty() {
             return;
         }
-        let (node, grace) = (self.node.clone(), self.node.config.timings.delete_grace);
+        let (node, grace) = (self.node.clone(), self.node.live.now().delete_grace());
         let deleting = async move {
             tokio::time::sleep(grace).await;
             if let Err(error) = node.bucket.delete(Kind::Parcel, keys, Patience::Forever).await {

@@ -10,7 +10,7 @@ use tidemark_proto::kafka::messages::alter_configs_response::AlterConfigsResourc
 use tidemark_proto::kafka::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use super::Ctx;
-use super::incremental_alter_configs::{Changes, check_dynamic, rows, scope, submit, told};
+use super::config_change::{Asked, Changes, change, check_dynamic, rows};
 use super::view::View;
 use crate::cluster::command::Refusal;
 use crate::cluster::record::Scope;
@@ -19,26 +19,20 @@ use crate::node::Node;
 
 /// Answers.
 pub async fn handle(node: Arc<Node>, ctx: Arc<Ctx>, request: AlterConfigsRequest) -> AlterConfigsResponse {
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for asked in &request.resources {
-        let image = node.cluster.image();
-        let view = View::of(&node, &image, &ctx);
-        let judged = scope(&view, asked.resource_type, &asked.resource_name)
-            .and_then(|scope| Ok((changes(&view, &scope, &asked.configs)?, scope)));
-        let outcome = match judged {
-            Ok((changes, scope)) => submit(&node, scope, changes, request.validate_only).await,
-            Err(refusal) => Err(refusal),
-        };
-        let (code, why) = told(outcome);
-        responses.push(AlterConfigsResourceResponse {
-            error_code: code.code(),
-            error_message: why,
-            resource_type: asked.resource_type,
-            resource_name: asked.resource_name.clone(),
-            ..Default::default()
-        });
-    }
-    AlterConfigsResponse { responses, ..Default::default() }
+    let asked: Vec<_> = request
+        .resources
+        .iter()
+        .map(|one| Asked { kind: one.resource_type, name: &one.resource_name, configs: &one.configs })
+        .collect();
+    let changed = change(&node, &ctx, &asked, request.validate_only, changes).await;
+    let responses = changed.into_iter().map(|one| AlterConfigsResourceResponse {
+        error_code: one.code.code(),
+        error_message: one.why,
+        resource_type: one.kind,
+        resource_name: one.name,
+        ..Default::default()
+    });
+    AlterConfigsResponse { responses: responses.collect(), ..Default::default() }
 }
 
 fn changes(view: &View<'_>, scope: &Scope, asked: &[AlterableConfig]) -> Result<Changes, Refusal> {

@@ -142,7 +142,7 @@ fn row(
         .iter()
         .filter_map(|c| Some((c.name.as_str().to_owned(), c.value.as_ref()?.as_str().to_owned())))
         .collect();
-    let configs = topic_rows(&view.config.settings, &own).into_iter().map(|row| CreatableTopicConfigs {
+    let configs = topic_rows(&view.settings(), &own).into_iter().map(|row| CreatableTopicConfigs {
         name: Text::from_static(row.name),
         value: row.value.map(Text::from),
         read_only: row.read_only,

@@ -3,7 +3,6 @@
 //! No keys named, or none at all, means all. Broker keys are this broker's; the empty name means what is set for all
 //! brokers while they run. Groups, client metrics and loggers have no settings yet: an empty list.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemark_proto::id::BrokerId;
@@ -103,7 +102,7 @@ fn rows(view: &View<'_>, asked: &DescribeConfigsResource) -> Result<Vec<ConfigRo
             Err((ErrorCode::InvalidTopicException, format!("'{}' is no topic name.", name.escape_debug())))
         }
         resource::TOPIC => match view.image.topic_named(name) {
-            Some(topic) => Ok(topic_rows(&view.config.settings, &topic.configs)),
+            Some(topic) => Ok(topic_rows(&view.settings(), &topic.configs)),
             None => Err((ErrorCode::UnknownTopicOrPartition, format!("There is no topic {name}."))),
         },
         resource::GROUP if !may(Resource::Group(name)) => denied(ErrorCode::GroupAuthorizationFailed),
@@ -118,16 +117,13 @@ fn rows(view: &View<'_>, asked: &DescribeConfigsResource) -> Result<Vec<ConfigRo
 }
 
 fn broker(view: &View<'_>, name: &str) -> Result<Vec<ConfigRow>, Refused> {
-    let none = BTreeMap::new();
-    let all = view.image.broker_configs(None).unwrap_or(&none);
     if name.is_empty() {
-        let rows = broker_rows(&view.config.settings, &none, all);
+        let rows = broker_rows(&view.settings_of(None));
         return Ok(rows.into_iter().filter(|row| row.source == ConfigSource::DynamicDefaultBroker).collect());
     }
     match name.parse() {
         Ok(id) if BrokerId(id) == view.node => {
-            let own = view.image.broker_configs(Some(view.node)).unwrap_or(&none);
-            let mut rows = broker_rows(&view.config.settings, own, all);
+            let mut rows = broker_rows(&view.settings());
             // An assigned id is as good as a configured one.
             if let Some(row) = rows.iter_mut().find(|row| row.name == "node.id") {
                 row.value = Some(view.node.to_string());

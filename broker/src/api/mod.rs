@@ -10,6 +10,7 @@
 
 mod alter_configs;
 mod api_versions;
+mod config_change;
 mod coordinator;
 mod create_partitions;
 mod create_topics;
@@ -34,6 +35,7 @@ mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
 pub mod metadata;
+mod new_leader;
 mod offset_commit;
 mod offset_delete;
 mod offset_fetch;

@@ -21,6 +21,7 @@ use tidemark_proto::kafka::text::Text;
 use tidemark_proto::record::TimestampType;
 use tidemark_proto::record::validate::{Rules, validate_entry};
 
+use crate::api::new_leader::NewLeaders;
 use crate::api::{Ctx, Operation, Resource};
 use crate::cluster::image::{Image, Topic};
 use crate::node::{ADMIN_CLIENT, Node, is_internal};
@@ -103,7 +104,7 @@ fn take(
         None => (topic.name.clone(), topic.topic_id),
     };
     let verdict = allowed(node, ctx, acks, &name, by_id, found.map(|t| &**t));
-    let verdict = verdict.map(|t| (t, node.rules(&node.config.topic(&t.configs), ctx.version)));
+    let verdict = verdict.map(|t| (t, node.rules(&node.live.now().topic(&t.configs), ctx.version)));
     let mut seen = std::collections::BTreeSet::new();
     let rows = topic.partition_data.into_iter().map(|data| {
         let index = data.index;
@@ -182,6 +183,7 @@ fn respond(
     results: &Result<WriteResults, ErrorCode>,
 ) -> ProduceResponse {
     let image = node.cluster.image();
+    let mut leaders = NewLeaders::new(&image, ctx);
     let mut response = ProduceResponse::default();
     for group in groups {
         let mut topic =
@@ -189,38 +191,23 @@ fn respond(
         for row in group.rows {
             let mut partition = row.respond(results);
             let code = ErrorCode::from_code(partition.error_code);
-            if matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch)
-                && let Some(found) =
-                    image.topic(TopicId(group.id)).and_then(|t| t.partition(PartitionIndex(row.index)))
-            {
-                partition.current_leader = LeaderIdAndEpoch {
-                    leader_id: found.leader.map_or(-1, |n| n.0),
-                    leader_epoch: found.leader_epoch.0,
-                    ..Default::default()
-                };
-                hint(&mut response.node_endpoints, &image, ctx, partition.current_leader.leader_id);
+            let tp = TopicPartition { topic: TopicId(group.id), partition: PartitionIndex(row.index) };
+            if let Some((leader, epoch)) = leaders.beside(code, tp) {
+                partition.current_leader =
+                    LeaderIdAndEpoch { leader_id: leader.0, leader_epoch: epoch.0, ..Default::default() };
             }
             topic.partition_responses.push(partition);
         }
         response.responses.push(topic);
     }
+    response.node_endpoints = leaders.located(|node, at| NodeEndpoint {
+        node_id: node.0,
+        host: Text::from(at.host),
+        port: i32::from(at.port),
+        rack: at.rack.map(Text::from),
+        ..Default::default()
+    });
     response
-}
-
-/// KIP-951: where the new leader is, once per leader.
-fn hint(endpoints: &mut Vec<NodeEndpoint>, image: &Image, ctx: &Ctx, leader: i32) {
-    if endpoints.iter().any(|e| e.node_id == leader) {
-        return;
-    }
-    if let Some(at) = image.endpoint(leader.into(), &ctx.listener) {
-        endpoints.push(NodeEndpoint {
-            node_id: leader,
-            host: Text::from(at.host),
-            port: i32::from(at.port),
-            rack: at.rack.map(Text::from),
-            ..Default::default()
-        });
-    }
 }
 
 impl Entry {

@@ -3,13 +3,15 @@
 //! Addresses are always those of the listener the request came in on; a broker without that listener is not there for
 //! the asker. What may not be described is never revealed.
 
+use std::collections::BTreeMap;
+
 use tidemark_proto::id::BrokerId;
 use tidemark_proto::kafka::text::Text;
 
 use super::{Authorizer, Ctx, Operation, Resource};
 use crate::cluster::Image;
 use crate::cluster::image::{Broker, Endpoint};
-use crate::config::{self, short_id};
+use crate::config::{self, Settings, short_id};
 use crate::node::Node;
 
 /// Value of "authorized operations" where nobody asked for them.
@@ -55,6 +57,19 @@ impl<'a> View<'a> {
     /// What `ctx` sees at `node` in `image`.
     pub fn of(node: &'a Node, image: &'a Image, ctx: &'a Ctx) -> View<'a> {
         View { image, config: &node.config, authorizer: &*node.authorizer, ctx, node: node.id() }
+    }
+
+    /// This broker's settings under what was set while it runs.
+    pub fn settings(&self) -> Settings {
+        self.settings_of(Some(self.node))
+    }
+
+    /// This broker's file under what was set while brokers run: on `node`, or, without one, for all of them only.
+    pub fn settings_of(&self, node: Option<BrokerId>) -> Settings {
+        let none = BTreeMap::new();
+        let set = |node| self.image.broker_configs(node).unwrap_or(&none);
+        let own = if node.is_some() { set(node) } else { &none };
+        self.config.settings.under(set(None), own)
     }
 
     /// Asks the authorizer.

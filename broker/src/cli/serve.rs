@@ -121,6 +121,7 @@ impl Process {
         }
         let server = Server::new(Arc::new(Dispatch::new(node.clone())), config.limits.clone(), seams);
         register(&metrics, &node, &bucket, &server);
+        follow_limits(&node, &server);
         bound.into_iter().for_each(|listener| server.listen(listener));
         let stop_http = CancellationToken::new();
         let http = http.map(|listener| {
@@ -306,6 +307,18 @@ async fn join(
         rules,
     };
     Cluster::start(start).await.map_err(|error| Failure::Failed(error.to_string()))
+}
+
+/// The number of connections may be changed while the broker runs.
+fn follow_limits(node: &Node, server: &Server) {
+    let (mut live, server) = (node.live.watch(), server.clone());
+    let limit = move |config: &Broker| server.limit_connections(config.limits.connections.clone());
+    limit(&live.borrow_and_update());
+    node.seams.tasks.spawn(async move {
+        while live.changed().await.is_ok() {
+            limit(&live.borrow_and_update());
+        }
+    });
 }
 
 fn register(metrics: &Metrics, node: &Arc<Node>, bucket: &Bucket, server: &Server) {

@@ -240,6 +240,28 @@ impl Broker {
         self.topic.with(overrides)
     }
 
+    /// This configuration under what was set while brokers run: for `all` of them, and on this one.
+    pub fn under(
+        &self,
+        all: &BTreeMap<String, String>,
+        own: &BTreeMap<String, String>,
+    ) -> Result<Broker, ConfigError> {
+        let settings = self.settings.under(all, own);
+        Ok(Broker {
+            limits: limits(&settings)?,
+            topic: Topic::defaults(&settings),
+            producer_expiration: millis(&settings, "producer.id.expiration.ms"),
+            settings,
+            ..self.clone()
+        })
+    }
+
+    /// How long after an object is un-named it is deleted: never sooner than `tidemark.delete.grace.ms`.
+    pub fn delete_grace(&self) -> Duration {
+        let delay = Duration::from_millis(u64::try_from(self.topic.file_delete_delay_ms).unwrap_or(0));
+        self.timings.delete_grace.max(delay)
+    }
+
     /// What an admin should know before it runs: unknown keys, keys without effect, open listeners.
     pub fn warnings(&self) -> Vec<String> {
         let mut found = self.settings.warnings().to_vec();
@@ -285,20 +307,12 @@ fn limits(s: &Settings) -> Result<server::Limits, ConfigError> {
     let queued = s.number("queued.max.request.bytes");
     let buffer = |name| usize::try_from(s.number(name)).ok().filter(|bytes| *bytes > 0);
     let mut overrides = BTreeMap::new();
-    let listed = s.text("max.connections.per.ip.overrides").unwrap_or_default();
-    for item in items(&listed) {
-        let parsed = item.rsplit_once(':').and_then(|(host, count)| {
-            let host = host.trim_matches(['[', ']']);
-            let ip: IpAddr =
-                host.parse().ok().or_else(|| Some((host, 0).to_socket_addrs().ok()?.next()?.ip()))?;
-            Some((ip.to_canonical(), count.parse().ok()?))
-        });
-        let Some((ip, count)) = parsed else {
-            return Err(ConfigError(format!(
-                "max.connections.per.ip.overrides: '{item}' is not address:number"
-            )));
-        };
-        overrides.insert(ip, count);
+    for (host, count) in address_limits(&s.text("max.connections.per.ip.overrides").unwrap_or_default())? {
+        let found = host.parse().ok().or_else(|| Some((&*host, 0).to_socket_addrs().ok()?.next()?.ip()));
+        let ip: IpAddr = found.ok_or_else(|| {
+            ConfigError(format!("max.connections.per.ip.overrides: the host {host} does not resolve"))
+        })?;
+        overrides.insert(ip.to_canonical(), count);
     }
     Ok(server::Limits {
         frame_bytes_max: s.count("socket.request.max.bytes"),
@@ -307,12 +321,29 @@ fn limits(s: &Settings) -> Result<server::Limits, ConfigError> {
         partial_frame: millis(s, "tidemark.connection.partial.frame.ms"),
         write_stall: millis(s, "connections.max.idle.ms"),
         in_flight_max: s.count("tidemark.connection.in.flight"),
-        connections_max: s.count("max.connections"),
-        connections_per_ip_max: s.count("max.connections.per.ip"),
-        connections_per_ip_overrides: overrides,
+        connections: server::ConnectionLimits {
+            all: s.count("max.connections"),
+            per_ip: s.count("max.connections.per.ip"),
+            overrides,
+        },
         send_buffer_bytes: buffer("socket.send.buffer.bytes"),
         receive_buffer_bytes: buffer("socket.receive.buffer.bytes"),
     })
+}
+
+/// The items of `max.connections.per.ip.overrides`: host and number.
+pub(super) fn address_limits(text: &str) -> Result<Vec<(String, usize)>, ConfigError> {
+    let one = |item: &str| {
+        let (host, count) = item.rsplit_once(':')?;
+        let host = host.trim_matches(['[', ']']);
+        Some((host.to_owned(), count.parse().ok()?)).filter(|(host, _): &(String, usize)| !host.is_empty())
+    };
+    let all = items(text).map(|item| {
+        one(item).ok_or_else(|| {
+            ConfigError(format!("max.connections.per.ip.overrides: '{item}' is not address:number"))
+        })
+    });
+    all.collect()
 }
 
 fn bucket(s: &Settings) -> Result<bucket::Config, ConfigError> {

@@ -65,10 +65,10 @@ pub fn topic_rows(settings: &Settings, own: &BTreeMap<String, String>) -> Vec<Co
             synonyms.push(ConfigSynonym { name, value, source: ConfigSource::Topic });
         }
         for synonym in key.synonyms {
-            if let Some(value) = settings.explicit(synonym.name) {
+            synonyms.extend(settings.places(synonym.name).map(|(source, value)| {
                 let (name, value) = (synonym.name, Some(value.to_owned()));
-                synonyms.push(ConfigSynonym { name, value, source: ConfigSource::StaticBroker });
-            }
+                ConfigSynonym { name, value, source }
+            }));
         }
         if let Some(value) = key.default {
             let name = key.synonyms.first().map_or(key.name, |synonym| synonym.name);
@@ -76,9 +76,10 @@ pub fn topic_rows(settings: &Settings, own: &BTreeMap<String, String>) -> Vec<Co
             synonyms.push(ConfigSynonym { name, value, source: ConfigSource::Default });
         }
         let (default, set_on_broker) = default_of(key, settings);
-        let (value, source) = match (own.get(key.name), set_on_broker) {
+        let inherited = set_on_broker.and_then(|name| settings.places(name).next());
+        let (value, source) = match (own.get(key.name), inherited) {
             (Some(value), _) => (value.clone(), ConfigSource::Topic),
-            (None, Some(_)) => (default, ConfigSource::StaticBroker),
+            (None, Some((source, _))) => (default, source),
             (None, None) => (default, ConfigSource::Default),
         };
         let (kind, doc) = (key.kind, doc(key));
@@ -88,25 +89,16 @@ pub fn topic_rows(settings: &Settings, own: &BTreeMap<String, String>) -> Vec<Co
     keys::topic().iter().map(row).collect()
 }
 
-/// All keys of a broker: `own` and `all` are set dynamically on it and on all brokers.
-pub fn broker_rows(
-    settings: &Settings,
-    own: &BTreeMap<String, String>,
-    all: &BTreeMap<String, String>,
-) -> Vec<ConfigRow> {
-    let row = |(key, _, set): (&'static Key, Option<&str>, bool)| {
+/// All keys of a broker.
+pub fn broker_rows(settings: &Settings) -> Vec<ConfigRow> {
+    let row = |(key, _, _): (&'static Key, Option<&str>, bool)| {
         let secret = key.is_secret();
-        let shown = |value: &str| (!secret).then(|| value.to_owned());
-        let places = [
-            (own.get(key.name).map(String::as_str), ConfigSource::DynamicBroker),
-            (all.get(key.name).map(String::as_str), ConfigSource::DynamicDefaultBroker),
-            (settings.explicit(key.name).filter(|_| set), ConfigSource::StaticBroker),
-            (key.default, ConfigSource::Default),
-        ];
+        let default = key.default.map(|value| (ConfigSource::Default, value));
+        let places = settings.places(key.name).chain(default);
         let synonyms: Vec<ConfigSynonym> = places
-            .into_iter()
-            .filter_map(|(value, source)| {
-                value.map(|value| ConfigSynonym { name: key.name, value: shown(value), source })
+            .map(|(source, value)| {
+                let value = (!secret).then(|| value.to_owned());
+                ConfigSynonym { name: key.name, value, source }
             })
             .collect();
         let (value, source) = synonyms
@@ -166,14 +158,24 @@ mod tests {
     #[test]
     fn a_brokers_secrets_are_null_and_dynamic_values_come_first() {
         let settings = settings(&["tidemark.peer.secret=hunter2", "message.max.bytes=5"]);
-        let rows =
-            broker_rows(&settings, &map(&[("message.max.bytes", "6")]), &map(&[("message.max.bytes", "7")]));
+        let settings = settings.under(
+            &map(&[("message.max.bytes", "7"), ("num.partitions", "9")]),
+            &map(&[("message.max.bytes", "6")]),
+        );
+        let rows = broker_rows(&settings);
         let secret = find(&rows, "tidemark.peer.secret");
         assert_eq!((&secret.value, secret.secret, secret.synonyms[0].value.as_ref()), (&None, true, None));
         let size = find(&rows, "message.max.bytes");
         assert_eq!((size.value.as_deref(), size.source), (Some("6"), ConfigSource::DynamicBroker));
         let sources: Vec<i32> = size.synonyms.iter().map(|s| s.source as i32).collect();
         assert_eq!(sources, [2, 3, 4, 5]);
-        assert!(!size.read_only && find(&rows, "num.partitions").read_only);
+        let partitions = find(&rows, "num.partitions");
+        assert!(!size.read_only && partitions.read_only);
+        assert_eq!(partitions.value.as_deref(), Some("1"), "what cannot change while it runs does not");
+        let rows = topic_rows(&settings, &map(&[]));
+        let size = find(&rows, "max.message.bytes");
+        assert_eq!((size.value.as_deref(), size.source), (Some("6"), ConfigSource::DynamicBroker));
+        let sources: Vec<i32> = size.synonyms.iter().map(|s| s.source as i32).collect();
+        assert_eq!(sources, [2, 3, 4, 5], "a topic names all that its default may come from");
     }
 }

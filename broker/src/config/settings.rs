@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use super::describe::ConfigSource;
 use super::keys;
 use super::properties;
 use super::table::{Key, nearest};
@@ -16,10 +17,17 @@ use super::table::{Key, nearest};
 #[error("{0}")]
 pub struct ConfigError(pub String);
 
+/// Values by key.
+type Values = BTreeMap<&'static str, String>;
+
 /// Checked values of broker keys, and what was noticed on the way.
 #[derive(Clone, Default)]
 pub struct Settings {
-    values: BTreeMap<&'static str, String>,
+    values: Values,
+    /// Set on this broker while it runs.
+    own: Values,
+    /// Set for all brokers while they run.
+    all: Values,
     warnings: Vec<String>,
 }
 
@@ -107,9 +115,32 @@ impl Settings {
         &self.warnings
     }
 
+    /// These settings under what was set while brokers run: for `all` of them, and on this one. Only keys that may
+    /// change on a running broker count.
+    pub fn under(&self, all: &BTreeMap<String, String>, own: &BTreeMap<String, String>) -> Settings {
+        let changeable = |set: &BTreeMap<String, String>| -> Values {
+            let known = set.iter().filter_map(|(name, value)| {
+                let key = keys::find_broker(name).filter(|key| key.dynamic)?;
+                Some((key.name, value.clone()))
+            });
+            known.collect()
+        };
+        Settings { own: changeable(own), all: changeable(all), ..self.clone() }
+    }
+
+    /// Every place that sets `name`, the one that counts first.
+    pub(super) fn places(&self, name: &str) -> impl Iterator<Item = (ConfigSource, &str)> {
+        let places = [
+            (ConfigSource::DynamicBroker, self.own.get(name)),
+            (ConfigSource::DynamicDefaultBroker, self.all.get(name)),
+            (ConfigSource::StaticBroker, self.values.get(name)),
+        ];
+        places.into_iter().filter_map(|(source, value)| Some((source, value?.as_str())))
+    }
+
     /// The value of `name`, where somebody set it.
     pub fn explicit(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(String::as_str)
+        self.places(name).next().map(|(_, value)| value)
     }
 
     /// The value of `name`, set or by default.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::broker::address_limits;
 use super::keys;
 use super::settings::Settings;
 use super::table::{Key, items};
@@ -202,7 +203,13 @@ pub fn check_broker(name: &str, value: Option<&str>) -> Result<(), String> {
         (None, _) => Err(format!("unknown broker config name: {}", name.escape_debug())),
         (Some(key), _) if !key.dynamic => Err(format!("{name} cannot be changed while a broker runs")),
         (Some(_), None) => Ok(()),
-        (Some(key), Some(value)) => key.check(value).map(|_| ()),
+        (Some(key), Some(value)) => {
+            let value = key.check(value)?;
+            match key.name {
+                "max.connections.per.ip.overrides" => address_limits(&value).map(|_| ()).map_err(|e| e.0),
+                _ => Ok(()),
+            }
+        }
     }
 }
 
@@ -242,6 +249,20 @@ mod tests {
             .with(&own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
         assert_eq!((topic.compacted, topic.deleted, topic.max_message_bytes), (true, false, 7));
         assert_eq!(topic.compression, Compression::Zstd);
+    }
+
+    #[test]
+    fn a_running_broker_takes_only_what_may_change_and_only_sound_values() {
+        assert_eq!(check_broker("max.connections.per.ip.overrides", Some("10.0.0.1:5,[::1]:7")), Ok(()));
+        for (name, value) in [
+            ("max.connections.per.ip.overrides", "10.0.0.1"),
+            ("max.connections.per.ip.overrides", ":5"),
+            ("max.connections", "many"),
+            ("num.partitions", "5"),
+            ("no.such", "1"),
+        ] {
+            assert!(check_broker(name, Some(value)).is_err_and(|why| why.contains(name)), "{name}={value}");
+        }
     }
 
     #[test]

@@ -35,6 +35,9 @@ const BURST: usize = 64;
 /// How long after its opening a partition takes an unknown producer only from its first sequence on.
 const SETTLING: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// How often idle producers are looked for.
+const EXPIRY: std::time::Duration = std::time::Duration::from_secs(600);
+
 /// Settings of a task.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -89,6 +92,8 @@ pub enum Order {
         /// Answer.
         reply: oneshot::Sender<CutInput>,
     },
+    /// Settings have changed.
+    Tune(Options),
     /// The metadata says that the lane is sealed, by somebody else (R14).
     Fence,
     /// Drain, seal the lane as its owner (R12), and end.
@@ -164,6 +169,8 @@ pub struct Task {
     commits: watch::Sender<Seq>,
     /// Low marks of dead lanes: recovery may have begun before they rose.
     lows: BTreeMap<LaneId, Seq>,
+    /// When idle producers are looked for again, at the next commit.
+    expire_at: tokio::time::Instant,
 }
 
 impl Task {
@@ -192,6 +199,7 @@ impl Task {
             doubt: None,
             commits,
             lows: BTreeMap::new(),
+            expire_at: tokio::time::Instant::now() + EXPIRY,
         }
     }
 
@@ -308,6 +316,9 @@ impl Task {
             ticket.answer(ErrorCode::UnknownServerError);
         }
         self.forget_recent();
+        if tokio::time::Instant::now() >= self.expire_at {
+            self.expire_producers();
+        }
     }
 
     fn parcels(&self, from: Seq, to: Seq) -> Vec<(Seq, Arc<Footer>, u64)> {
@@ -454,6 +465,10 @@ impl Task {
                     }
                 }
             }
+            Order::Tune(options) => {
+                self.options = options;
+                self.expire_producers();
+            }
             Order::CutInput { reply } => {
                 let upto = self.handled;
                 let parcels = self.parcels(Seq(0), upto);
@@ -477,8 +492,7 @@ impl Task {
                 for (lane, low) in &self.lows {
                     index.forget_extents(*lane, *low);
                 }
-                let deadline = Millis(self.clock.wall().0 - self.options.producer_expiration_ms);
-                base.producers.expire(deadline);
+                base.producers.expire(self.producer_deadline());
                 if planted::is(Bug::ProducersForgotten) {
                     base.producers = Producers::default();
                 }
@@ -501,6 +515,21 @@ impl Task {
         if let Some(Slot::Opening { deferred, .. }) = self.partitions.insert(found.tp, slot) {
             for (number, at, write) in deferred {
                 self.on_write(number, at, write);
+            }
+        }
+    }
+
+    /// Producers idle since before it are forgotten.
+    fn producer_deadline(&self) -> Millis {
+        Millis(self.clock.wall().0.saturating_sub(self.options.producer_expiration_ms))
+    }
+
+    fn expire_producers(&mut self) {
+        self.expire_at = tokio::time::Instant::now() + EXPIRY;
+        let deadline = self.producer_deadline();
+        for slot in self.partitions.values_mut() {
+            if let Slot::Open(open) = slot {
+                open.state.expire_producers(deadline);
             }
         }
     }

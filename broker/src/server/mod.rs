@@ -92,16 +92,29 @@ pub struct Limits {
     pub write_stall: Duration,
     /// Requests started and not yet answered, per connection.
     pub in_flight_max: usize,
-    /// Connections of all listeners (`max.connections`).
-    pub connections_max: usize,
-    /// Connections per address (`max.connections.per.ip`).
-    pub connections_per_ip_max: usize,
-    /// Exceptions to the former (`max.connections.per.ip.overrides`).
-    pub connections_per_ip_overrides: BTreeMap<IpAddr, usize>,
+    /// How many connections at first; [`Server::limit_connections`] changes it.
+    pub connections: ConnectionLimits,
     /// `SO_SNDBUF`; `None` leaves the system's own tuning on.
     pub send_buffer_bytes: Option<usize>,
     /// `SO_RCVBUF`; `None` leaves the system's own tuning on.
     pub receive_buffer_bytes: Option<usize>,
+}
+
+/// How many connections there may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Of all listeners (`max.connections`).
+    pub all: usize,
+    /// Per address (`max.connections.per.ip`).
+    pub per_ip: usize,
+    /// Exceptions to the former (`max.connections.per.ip.overrides`).
+    pub overrides: BTreeMap<IpAddr, usize>,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> ConnectionLimits {
+        ConnectionLimits { all: usize::MAX, per_ip: usize::MAX, overrides: BTreeMap::new() }
+    }
 }
 
 impl Default for Limits {
@@ -113,9 +126,7 @@ impl Default for Limits {
             partial_frame: Duration::from_secs(30),
             write_stall: Duration::from_secs(600),
             in_flight_max: 64,
-            connections_max: usize::MAX,
-            connections_per_ip_max: usize::MAX,
-            connections_per_ip_overrides: BTreeMap::new(),
+            connections: ConnectionLimits::default(),
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
         }
@@ -159,6 +170,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Open {
+    limits: ConnectionLimits,
     total: usize,
     by_ip: BTreeMap<IpAddr, usize>,
     by_listener: BTreeMap<Arc<str>, usize>,
@@ -168,13 +180,14 @@ impl Server {
     /// An edge without listeners; [`Server::listen`] and [`Server::attach`] feed it.
     pub fn new(service: Arc<dyn Service>, limits: Limits, seams: &Seams) -> Server {
         let budget = limits.queued_bytes_max.clamp(1, u32::MAX as usize / 2);
+        let open = Open { limits: limits.connections.clone(), ..Open::default() };
         Server(Arc::new(Inner {
             service,
             limits: Limits { queued_bytes_max: budget, ..limits },
             seams: seams.clone(),
             budget: Arc::new(Semaphore::new(budget)),
             counts: Counts::default(),
-            open: Mutex::default(),
+            open: Mutex::new(open),
             all_closed: Notify::new(),
             next_connection: AtomicU64::new(1),
             drain: CancellationToken::new(),
@@ -216,6 +229,11 @@ impl Server {
         }
     }
 
+    /// From now on at most so many connections are taken; none that is open is closed.
+    pub fn limit_connections(&self, limits: ConnectionLimits) {
+        self.0.open.lock().limits = limits;
+    }
+
     /// Connections now open.
     pub fn connections(&self) -> usize {
         self.0.open.lock().total
@@ -252,15 +270,14 @@ impl Server {
     }
 
     fn admit(&self, listener: &Arc<str>, addr: SocketAddr) -> Option<OpenGuard> {
-        let limits = &self.0.limits;
         let ip = addr.ip().to_canonical();
-        let per_ip = limits.connections_per_ip_overrides.get(&ip).unwrap_or(&limits.connections_per_ip_max);
         let refused = {
             let mut open = self.0.open.lock();
             let of_ip = open.by_ip.get(&ip).copied().unwrap_or(0);
-            if open.total >= limits.connections_max {
+            let per_ip = *open.limits.overrides.get(&ip).unwrap_or(&open.limits.per_ip);
+            if open.total >= open.limits.all {
                 Some("max.connections")
-            } else if of_ip >= *per_ip {
+            } else if of_ip >= per_ip {
                 Some("max.connections.per.ip")
             } else {
                 open.total += 1;

@@ -285,7 +285,10 @@ async fn row_5_ten_thousand_idle_connections_harm_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn row_5_connections_are_refused_only_past_the_limit_of_their_address() {
-    let edge = Edge::new(Limits { connections_per_ip_max: 3, connections_max: 5, ..Limits::default() });
+    let edge = Edge::new(Limits {
+        connections: ConnectionLimits { all: 5, per_ip: 3, ..ConnectionLimits::default() },
+        ..Limits::default()
+    });
     let open = |addr: &str| {
         let (ours, theirs) = duplex(64);
         edge.server.attach(Transport::stream(theirs), "PLAINTEXT", addr.parse().unwrap());

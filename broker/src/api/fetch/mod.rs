@@ -21,8 +21,8 @@ use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::kafka::text::Text;
 
 use self::session::{Begun, Came, Key, Said, TopicKey, Want};
+use crate::api::new_leader::NewLeaders;
 use crate::api::{Ctx, Operation, Resource};
-use crate::cluster::image::Image;
 use crate::node::Node;
 use crate::partition::waiters::Waiter;
 use crate::partition::{Ask, Look};
@@ -201,12 +201,13 @@ fn respond(node: &Node, ctx: &Ctx, begun: &Begun, rows: Vec<Row>) -> FetchRespon
         .collect();
     let send = node.fetch_sessions.lock().finish(begun, &came);
     let image = node.cluster.image();
+    let mut leaders = NewLeaders::new(&image, ctx);
     let mut response = FetchResponse { session_id: begun.id, ..Default::default() };
     for (row, send) in rows.into_iter().zip(send) {
         if !send {
             continue;
         }
-        let partition = partition(node, ctx, &image, &row, &mut response.node_endpoints);
+        let partition = partition(node, &row, &mut leaders);
         let id = match row.key.topic {
             TopicKey::Id(id) => id,
             TopicKey::Name(_) => uuid::Uuid::nil(),
@@ -223,16 +224,17 @@ fn respond(node: &Node, ctx: &Ctx, begun: &Begun, rows: Vec<Row>) -> FetchRespon
             }),
         }
     }
+    response.node_endpoints = leaders.located(|node, at| NodeEndpoint {
+        node_id: node.0,
+        host: Text::from(at.host),
+        port: i32::from(at.port),
+        rack: at.rack.map(Text::from),
+        ..Default::default()
+    });
     response
 }
 
-fn partition(
-    node: &Node,
-    ctx: &Ctx,
-    image: &Image,
-    row: &Row,
-    endpoints: &mut Vec<NodeEndpoint>,
-) -> PartitionData {
+fn partition(node: &Node, row: &Row, leaders: &mut NewLeaders<'_>) -> PartitionData {
     let mut out = PartitionData {
         partition_index: row.key.partition,
         high_watermark: -1,
@@ -251,33 +253,11 @@ fn partition(
         }
         Err(code) => {
             out.error_code = code.code();
-            let moved = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
-            if moved && let Some(found) = row.found.ok().and_then(|tp| image.partition(tp)) {
-                let leader = found.leader.map_or(-1, |n| n.0);
-                out.current_leader = LeaderIdAndEpoch {
-                    leader_id: leader,
-                    leader_epoch: found.leader_epoch.0,
-                    ..Default::default()
-                };
-                hint(endpoints, image, ctx, leader);
+            if let Some((leader, epoch)) = row.found.ok().and_then(|tp| leaders.beside(*code, tp)) {
+                out.current_leader =
+                    LeaderIdAndEpoch { leader_id: leader.0, leader_epoch: epoch.0, ..Default::default() };
             }
         }
     }
     out
-}
-
-/// KIP-951: where the new leader is, once per leader.
-fn hint(endpoints: &mut Vec<NodeEndpoint>, image: &Image, ctx: &Ctx, leader: i32) {
-    if endpoints.iter().any(|e| e.node_id == leader) {
-        return;
-    }
-    if let Some(at) = image.endpoint(leader.into(), &ctx.listener) {
-        endpoints.push(NodeEndpoint {
-            node_id: leader,
-            host: Text::from(at.host),
-            port: i32::from(at.port),
-            rack: at.rack.map(Text::from),
-            ..Default::default()
-        });
-    }
 }

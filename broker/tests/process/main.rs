@@ -10,9 +10,15 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tidemark_proto::client::{Client, Options};
+use tidemark_proto::id::Millis;
+use tidemark_proto::kafka::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use tidemark_proto::kafka::messages::{
-    CreateTopicsRequest, MetadataRequest, create_topics_request, metadata_request,
+    CreateTopicsRequest, MetadataRequest, ProduceRequest, create_topics_request, metadata_request,
 };
+use tidemark_proto::kafka::pieces::Pieces;
+use tidemark_proto::record::build::Builder;
+
+mod live_config;
 
 const TIDEMARK: &str = env!("CARGO_BIN_EXE_tidemark");
 
@@ -60,9 +66,34 @@ impl Broker {
     }
 
     fn dev(dir: &Path) -> Broker {
-        let dir = dir.to_str().unwrap();
-        let kafka = "listeners=PLAINTEXT://127.0.0.1:0";
-        Broker::start(&["dev", "--dir", dir, "--set", kafka, "--set", "tidemark.http.listen=127.0.0.1:0"])
+        Broker::dev_with(dir, &[])
+    }
+
+    /// `dev` on free ports, with settings of its own.
+    fn dev_with(dir: &Path, sets: &[&str]) -> Broker {
+        let mut args = vec!["dev", "--dir", dir.to_str().unwrap()];
+        for set in
+            ["listeners=PLAINTEXT://127.0.0.1:0", "tidemark.http.listen=127.0.0.1:0"].iter().chain(sets)
+        {
+            args.extend(["--set", set]);
+        }
+        Broker::start(&args)
+    }
+
+    /// What an HTTP path answers, head included.
+    fn http(&self, path: &str) -> String {
+        let url = self.address("http");
+        let at = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
+        let mut io = std::net::TcpStream::connect(at).unwrap();
+        std::io::Write::write_all(&mut io, format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        io.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// The sum of a metric over its labels; `None` where there is no such line.
+    fn metric(&self, name: &str) -> Option<f64> {
+        sum(&self.http("/metrics"), name)
     }
 
     fn address(&self, label: &str) -> String {
@@ -96,6 +127,28 @@ impl Drop for Broker {
     }
 }
 
+/// The sum of the lines of `name` in a scrape, over all labels.
+fn sum(scrape: &str, name: &str) -> Option<f64> {
+    let value = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let rest = match rest.strip_prefix('{') {
+            Some(labelled) => labelled.split_once('}')?.1,
+            None => rest,
+        };
+        rest.strip_prefix(' ')?.parse::<f64>().ok()
+    };
+    scrape.lines().filter_map(value).reduce(|a, b| a + b)
+}
+
+/// Waits until `done` says so.
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "it never came true: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn signal(child: &Child, name: &str) {
     assert!(
         Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap().success()
@@ -108,6 +161,42 @@ async fn connect(broker: &Broker) -> Client {
     client
 }
 
+async fn create_topic(client: &Client, name: &str, partitions: i32) {
+    let topic = create_topics_request::CreatableTopic {
+        name: name.into(),
+        num_partitions: partitions,
+        replication_factor: 1,
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 5_000, ..Default::default() };
+    assert_eq!(client.call(7, &request).await.unwrap().topics[0].error_code, 0);
+}
+
+/// The time of day, for records.
+fn now() -> Millis {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Millis(since.as_millis() as i64)
+}
+
+/// A batch of one record for partition 0 of `topic`.
+fn produce_request(topic: &str, builder: Builder, bytes: usize) -> ProduceRequest {
+    let mut builder = builder;
+    builder.append(now(), None, Some(&vec![7; bytes]));
+    let data = PartitionProduceData {
+        index: 0,
+        records: Some(Pieces::from(builder.build().bytes().clone())),
+        ..Default::default()
+    };
+    let topic = TopicProduceData { name: topic.into(), partition_data: vec![data], ..Default::default() };
+    ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data: vec![topic], ..Default::default() }
+}
+
+/// Appends one record; the code.
+async fn produce(client: &Client, topic: &str, bytes: usize) -> i16 {
+    let answer = client.call(9, &produce_request(topic, Builder::new(), bytes)).await.unwrap();
+    answer.responses[0].partition_responses[0].error_code
+}
+
 fn named(name: &str) -> MetadataRequest {
     let topic = metadata_request::MetadataRequestTopic { name: Some(name.into()), ..Default::default() };
     MetadataRequest { topics: Some(vec![topic]), allow_auto_topic_creation: false, ..Default::default() }
@@ -118,15 +207,7 @@ async fn dev_prints_where_it_is_keeps_topics_over_a_restart_and_drains_on_sigter
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::dev(dir.path());
     let client = connect(&broker).await;
-    let topic = create_topics_request::CreatableTopic {
-        name: "kept".into(),
-        num_partitions: 2,
-        replication_factor: 1,
-        ..Default::default()
-    };
-    let created =
-        client.call(7, &CreateTopicsRequest { topics: vec![topic], ..Default::default() }).await.unwrap();
-    assert_eq!(created.topics[0].error_code, 0);
+    create_topic(&client, "kept", 2).await;
     assert_eq!(broker.stop(), Some(0));
     let again = Broker::dev(dir.path());
     let client = connect(&again).await;
@@ -155,17 +236,8 @@ fn of_two_processes_with_one_node_id_the_older_is_fenced_and_says_so() {
 async fn metrics_and_readiness_are_served() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::dev(dir.path());
-    let url = broker.address("http");
-    let at = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
-    let get = |path: &str| {
-        let mut io = std::net::TcpStream::connect(at).unwrap();
-        std::io::Write::write_all(&mut io, format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
-        let mut answer = String::new();
-        io.read_to_string(&mut answer).unwrap();
-        answer
-    };
-    assert!(get("/ready").starts_with("HTTP/1.0 200"));
-    let metrics = get("/metrics");
+    assert!(broker.http("/ready").starts_with("HTTP/1.0 200"));
+    let metrics = broker.http("/metrics");
     assert!(metrics.contains("tidemark_bucket_requests_total{kind=\"meta\",verb=\"put\""), "{metrics}");
     assert!(metrics.contains("kafka_controller_kafkacontroller_activecontrollercount 1.0"), "{metrics}");
 }
