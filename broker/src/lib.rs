@@ -8,6 +8,7 @@ pub mod archive;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod gateway;
 pub mod group;
 pub mod http;
 pub mod ledger;

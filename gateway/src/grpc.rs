@@ -12,15 +12,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
+use tower::limit::GlobalConcurrencyLimitLayer;
 
+use crate::incoming::bounded;
 use crate::produce::Gateway;
 
 /// The service's full name, for health checks.
 pub const SERVICE: &str = "tidemark.gateway.v1.Gateway";
 /// Largest request message taken.
-pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Calls at once, all connections together; more wait unread, so that messages take a bounded memory.
+const CALLS_MAX: usize = 128;
 /// Calls at once on one connection.
-const CALLS_MAX: u32 = 64;
+const CALLS_OF_CONNECTION_MAX: u32 = 64;
+/// Headers of one call.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// A call without a deadline gets this one.
 const CALL_MAX: Duration = Duration::from_secs(60);
 
@@ -66,14 +72,16 @@ where
         reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     };
     Server::builder()
+        .layer(GlobalConcurrencyLimitLayer::new(CALLS_MAX))
         .timeout(CALL_MAX)
-        .concurrency_limit_per_connection(CALLS_MAX as usize)
-        .max_concurrent_streams(CALLS_MAX)
+        .concurrency_limit_per_connection(CALLS_OF_CONNECTION_MAX as usize)
+        .max_concurrent_streams(CALLS_OF_CONNECTION_MAX)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .add_service(health)
         .add_service(reflection)
         .add_service(GatewayServer::new(gateway).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .serve_with_incoming_shutdown(incoming, ends)
+        .serve_with_incoming_shutdown(bounded(incoming), ends)
         .await?;
     Ok(())
 }

@@ -6,6 +6,7 @@
 pub mod connect;
 pub mod grpc;
 
+mod incoming;
 mod partition;
 mod pool;
 mod produce;

@@ -22,6 +22,7 @@ use crate::cluster::peers::tcp::TcpPeers;
 use crate::cluster::state::Rules;
 use crate::cluster::{Cluster, Identity, Start, Timings};
 use crate::config::{Broker, check_broker, check_topic};
+use crate::gateway;
 use crate::http;
 use crate::metrics::{Metrics, sources};
 use crate::node::{Node, Parts, Running};
@@ -88,6 +89,7 @@ struct Process {
     running: Running,
     server: Server,
     endpoints: Vec<Endpoint>,
+    gateway: Option<gateway::Running>,
     http: Option<std::net::SocketAddr>,
     stop_http: CancellationToken,
 }
@@ -100,6 +102,10 @@ impl Process {
         let bound = bind(&config)?;
         let endpoints = endpoints(&config, &bound);
         let (http, peers) = (bind_http(&config).await?, bind_peers(&config, seams).await?);
+        let door = match config.gateway_listen {
+            Some(addr) => Some(gateway::bind(addr).await.map_err(Failure::Failed)?),
+            None => None,
+        };
         let bucket = open_bucket(&config, dev.is_some(), life, seams).await?;
         let metrics = Metrics::new();
         let cluster = join(&config, &bucket, life, endpoints.clone(), peers, seams).await?;
@@ -123,13 +129,15 @@ impl Process {
         register(&metrics, &node, &bucket, &server);
         follow_limits(&node, &server);
         bound.into_iter().for_each(|listener| server.listen(listener));
+        let first = endpoints.first().cloned();
+        let gateway = door.zip(first).map(|(door, own)| gateway::serve(door, &server, own, seams));
         let stop_http = CancellationToken::new();
         let http = http.map(|listener| {
             let addr = listener.local_addr().ok();
             http::serve(listener, metrics, ready(node, bucket), stop_http.clone(), seams);
             addr
         });
-        Ok(Process { config, running, server, endpoints, http: http.flatten(), stop_http })
+        Ok(Process { config, running, server, endpoints, gateway, http: http.flatten(), stop_http })
     }
 
     /// Says where it is, on stdout: ports may have been chosen just now.
@@ -138,6 +146,9 @@ impl Process {
         let mut text = format!("tidemark {} is ready: node {node}\n", env!("CARGO_PKG_VERSION"));
         for Endpoint { listener, host, port, .. } in &self.endpoints {
             text += &format!("  {listener}  {host}:{port}\n");
+        }
+        if let Some(at) = self.gateway.as_ref().and_then(gateway::Running::addr) {
+            text += &format!("  gRPC       {at}\n");
         }
         if let Some(http) = self.http {
             text += &format!("  http       http://{http}/metrics  /ready  /live\n");
@@ -162,6 +173,9 @@ impl Process {
         tracing::info!("draining: a second signal ends the process at once");
         let patience = self.config.drain;
         let drain = async {
+            if let Some(gateway) = &mut self.gateway {
+                gateway.drain(patience).await;
+            }
             self.server.drain(patience).await;
             self.running.close(patience).await
         };

@@ -39,6 +39,8 @@ pub struct Broker {
     pub bucket: bucket::Config,
     /// `tidemark.http.listen`; `None` for no HTTP.
     pub http_listen: Option<SocketAddr>,
+    /// `tidemark.gateway.listen`; `None` for no gateway.
+    pub gateway_listen: Option<SocketAddr>,
     /// `tidemark.peer.listen`.
     pub peer_listen: SocketAddr,
     /// `tidemark.peer.advertised`.
@@ -196,6 +198,10 @@ impl Broker {
                 .text("tidemark.http.listen")
                 .map(|at| resolve("tidemark.http.listen", &at))
                 .transpose()?,
+            gateway_listen: s
+                .text("tidemark.gateway.listen")
+                .map(|at| resolve("tidemark.gateway.listen", &at))
+                .transpose()?,
             peer_listen: resolve(
                 "tidemark.peer.listen",
                 &s.text("tidemark.peer.listen").unwrap_or_else(|| "127.0.0.1:0".into()),
@@ -274,6 +280,11 @@ impl Broker {
             found.push(format!(
                 "listener {} is PLAINTEXT and reachable from other machines: anyone who reaches it may read and write",
                 listener.name
+            ));
+        }
+        if let Some(addr) = self.gateway_listen.filter(|addr| !addr.ip().is_loopback()) {
+            found.push(format!(
+                "tidemark.gateway.listen {addr} is reachable from other machines, without TLS: anyone who reaches it may write"
             ));
         }
         found
@@ -479,7 +490,10 @@ mod tests {
 
     #[test]
     fn an_admin_is_told_what_has_no_effect_and_what_is_open() {
-        let warnings = broker(&["listeners=PLAINTEXT://:9092", "num.io.threads=9"]).unwrap().warnings();
+        let sets =
+            ["listeners=PLAINTEXT://:9092", "num.io.threads=9", "tidemark.gateway.listen=0.0.0.0:50051"];
+        let warnings = broker(&sets).unwrap().warnings();
+        assert!(warnings.iter().any(|w| w.contains("anyone who reaches it may write")), "{warnings:?}");
         assert!(
             warnings.iter().any(|w| w.starts_with("num.io.threads: accepted, no effect")),
             "{warnings:?}"

@@ -18,8 +18,10 @@ use tidemark_proto::kafka::messages::{
 use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::record::build::Builder;
 
+mod gateway;
 mod live_config;
 
+const NOT_LEADER: i16 = 6;
 const TIDEMARK: &str = env!("CARGO_BIN_EXE_tidemark");
 
 fn run(args: &[&str]) -> Output {
@@ -182,19 +184,28 @@ fn now() -> Millis {
 fn produce_request(topic: &str, builder: Builder, bytes: usize) -> ProduceRequest {
     let mut builder = builder;
     builder.append(now(), None, Some(&vec![7; bytes]));
-    let data = PartitionProduceData {
-        index: 0,
-        records: Some(Pieces::from(builder.build().bytes().clone())),
-        ..Default::default()
-    };
+    let data =
+        PartitionProduceData { index: 0, records: Some(Pieces::from(builder.build().bytes().clone())) };
     let topic = TopicProduceData { name: topic.into(), partition_data: vec![data], ..Default::default() };
     ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data: vec![topic], ..Default::default() }
 }
 
 /// Appends one record; the code.
 async fn produce(client: &Client, topic: &str, bytes: usize) -> i16 {
-    let answer = client.call(9, &produce_request(topic, Builder::new(), bytes)).await.unwrap();
-    answer.responses[0].partition_responses[0].error_code
+    send(client, &produce_request(topic, Builder::new(), bytes)).await
+}
+
+/// Sends it until the partition is open; the code.
+async fn send(client: &Client, request: &ProduceRequest) -> i16 {
+    for _ in 0..250 {
+        let answer = client.call(9, request).await.unwrap();
+        let code = answer.responses[0].partition_responses[0].error_code;
+        if code != NOT_LEADER {
+            return code;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the partition never opens");
 }
 
 fn named(name: &str) -> MetadataRequest {

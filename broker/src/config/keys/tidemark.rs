@@ -51,6 +51,11 @@ pub const KEYS: &[Key] = &[
         "127.0.0.1:0",
         "Address of /metrics, /ready and /live; empty for none, port 0 takes a free one and prints it.",
     ),
+    unset(
+        "tidemark.gateway.listen",
+        Text,
+        "Address of the gRPC gateway (produce, health, reflection); unset: none, port 0 takes a free one and prints it.",
+    ),
     key(
         "tidemark.peer.listen",
         Text,
