@@ -50,7 +50,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Counted<IO> {
         let Some((left, deadline)) = &mut me.preface else {
             return Pin::new(&mut me.io).poll_read(cx, into);
         };
-        if let Poll::Pending = Pin::new(&mut me.io).poll_read(cx, into)? {
+        if Pin::new(&mut me.io).poll_read(cx, into)?.is_pending() {
             ready!(deadline.as_mut().poll(cx));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
