@@ -54,10 +54,11 @@ fn row(version: i16, group_id: Text, answer: Result<Reply, ErrorCode>, operation
     };
     let Description { phase, protocol_type, protocol, members } = description;
     let missing = phase == Phase::Dead && version >= 6;
-    let told = Text::from_static("there is no such group");
+    // Kafka's own words: tools show them, and scripts look for them.
+    let told = missing.then(|| Text::from(format!("Group {group_id} not found.")));
     DescribedGroup {
         error_code: if missing { ErrorCode::GroupIdNotFound.code() } else { 0 },
-        error_message: missing.then_some(told),
+        error_message: told,
         group_id,
         group_state: Text::from_static(phase.name()),
         protocol_type,
@@ -98,5 +99,6 @@ mod tests {
         assert_eq!((old.error_code, old.group_state.as_str()), (0, "Dead"));
         let new = row(6, Text::from("g"), dead(), NOT_ASKED);
         assert_eq!((new.error_code, new.group_state.as_str()), (69, "Dead"));
+        assert_eq!(new.error_message.as_deref(), Some("Group g not found."));
     }
 }

@@ -222,11 +222,10 @@ pub struct Row {
     pub start: fn(Arc<Node>, Arc<Ctx>, Decoder) -> Result<Started, DecodeError>,
 }
 
-/// Decodes a body that must end where the frame ends.
+/// Decodes a body. What stands behind it in the frame is ignored, as Kafka does: librdkafka leaves three bytes behind a
+/// Metadata v13 that asks for all topics.
 pub fn body<R: Request>(mut decoder: Decoder, version: i16) -> Result<R, DecodeError> {
-    let request = R::decode(&mut decoder, version)?;
-    decoder.finish()?;
-    Ok(request)
+    R::decode(&mut decoder, version)
 }
 
 /// The answer that carries `response`.

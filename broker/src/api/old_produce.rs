@@ -57,7 +57,6 @@ pub fn start(ctx: &Arc<Ctx>, mut decoder: Decoder) -> Result<Started, DecodeErro
     let acks = i16::read(&mut decoder, ctx.version, false)?;
     i32::read(&mut decoder, ctx.version, false)?;
     let topics = Vec::<Topic>::read(&mut decoder, ctx.version, false)?;
-    decoder.finish()?;
     let answer = match (acks, encode(ctx, &topics)) {
         (0, _) => Answer::Close(format!("unsupported version {} of Produce", ctx.version)),
         (_, Ok(frame)) => Answer::Reply { frame, mute: Duration::ZERO },

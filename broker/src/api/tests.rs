@@ -7,7 +7,7 @@ use tidemark_proto::kafka::frame::{decode_response_header, encode_request};
 use tidemark_proto::kafka::messages::{
     ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, DeleteTopicsRequest,
     DescribeClusterRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest, MetadataRequest,
-    create_topics_request, delete_topics_request, describe_configs_request,
+    MetadataResponse, create_topics_request, delete_topics_request, describe_configs_request,
     incremental_alter_configs_request, metadata_request,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -96,13 +96,12 @@ async fn row_7_a_version_of_api_versions_from_the_future_is_answered_in_version_
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_8_to_10_bodies_that_do_not_decode_close_the_connection() {
-    // v3: two compact strings and tags. Varint overflow, string beyond the end, bad UTF-8, trailing bytes.
+async fn rows_8_and_9_bodies_that_do_not_decode_close_the_connection() {
+    // v3: two compact strings and tags. Varint overflow, string beyond the end, bad UTF-8, a tag without its size.
     for body in [
         &b"\xff\xff\xff\xff\xff\xff"[..],
         b"\x7fab\x02a\x00",
         b"\x03\xc3\x28\x02a\x00",
-        b"\x02a\x02a\x00trailing",
         b"\x02a\x02a\x02\x00\x00\x00\x00",
         b"",
     ] {
@@ -127,6 +126,16 @@ async fn row_9_lengths_of_strings_that_cannot_be_close_the_connection() {
     for name in [&b"\xff\xfe"[..], b"\x7f\xffab", b"\x00\x02\xc3\x28"] {
         closes(&raw(3, 1, false, b"c", &[b"\0\0\0\x01", name].concat())).await;
     }
+}
+
+/// As librdkafka 2.16 asks for all topics: a null array, then the four bytes of an array of another form.
+#[tokio::test(start_paused = true)]
+async fn row_10_bytes_behind_a_request_are_ignored_as_kafka_ignores_them() {
+    let (_server, mut io) = connect(&node().await);
+    io.write_all(&raw(3, 13, true, b"rdkafka", b"\x00\x00\x00\x00\x01\x00\x00")).await.unwrap();
+    let mut decoder = Decoder::new(answer(&mut io).await.expect("an answer"));
+    decode_response_header(&mut decoder, 1).unwrap();
+    assert_eq!(MetadataResponse::decode(&mut decoder, 13).unwrap().error_code, 0);
 }
 
 #[tokio::test(start_paused = true)]

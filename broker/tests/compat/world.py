@@ -20,6 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 S3_KEY, S3_SECRET, S3_BUCKET, S3_REGION = "tidemark", "tidemark-secret", "tidemark", "us-east-1"
+CLUSTER_ID = "MatrixMatrixMatrixMatr"  # of Apache Kafka; 22 letters are an id
 
 
 class Trouble(Exception):
@@ -242,6 +243,66 @@ class Broker:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) / 1024
         return 0.0
+
+    def end(self):
+        if self.child and self.child.alive():
+            self.child.end(signal.SIGKILL)
+
+
+class ApacheKafka:
+    """Apache Kafka itself, one node, to hold ours against; started again as often as wanted with its data."""
+
+    SETTINGS = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.listener.names": "CONTROLLER",
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 10,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 10,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+    }
+
+    def __init__(self, java, directory, more=None):
+        self.java, self.port = Path(java), free_port()
+        self.directory = Path(directory) / "kafka"
+        self.log, self.file = self.directory / "server.log", self.directory / "server.properties"
+        self.directory.mkdir(parents=True)
+        settings = {
+            **self.SETTINGS,
+            "controller.quorum.voters": f"1@127.0.0.1:{self.port + 1}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.port + 1}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "log.dirs": self.directory / "data",
+            **(more or {}),
+        }
+        self.file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        self.child = None
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def _command(self, main, *arguments):
+        return [HERE / "java" / "kafka-tool", self.java, main, *arguments]
+
+    def start(self, patience=120):
+        if not (self.directory / "data").exists():
+            format_it = Child(
+                "Apache Kafka's format",
+                self._command("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", self.file), self.log,
+            )
+            if format_it.process.wait(60) != 0:
+                raise Trouble(f"Apache Kafka could not be formatted:\n{format_it.tail()}")
+        self.child = Child("Apache Kafka", self._command("kafka.Kafka", self.file), self.log)
+        wait_for(self.child.name, lambda: answers(self.port), patience, self.child.alive)
+
+    def stop(self):
+        """Ends it in good order; its data stays. A JVM that was asked to end says 143."""
+        if self.child.end(patience=60) not in (0, 143):
+            raise Trouble(f"Apache Kafka ended badly:\n{self.child.tail()}")
 
     def end(self):
         if self.child and self.child.alive():

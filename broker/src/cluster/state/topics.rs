@@ -76,7 +76,7 @@ impl Image {
                 let partitions = i32::try_from(made.partitions.len()).unwrap_or(i32::MAX);
                 return Ok((Created { id: made.id, partitions, replication: made.replication }, None));
             }
-            let why = format!("topic '{}' exists", topic.name);
+            let why = format!("Topic '{}' already exists.", topic.name);
             return Err(Refusal::new(ErrorCode::TopicAlreadyExists, why));
         }
         if topic.id == TopicId::default()
