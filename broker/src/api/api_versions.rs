@@ -2,7 +2,7 @@
 //!
 //! Made from the table: what is not served is not listed. A version above ours is answered in version 0 with the list
 //! and UNSUPPORTED_VERSION (KIP-511). Produce is listed from 0, which old librdkafka insists on (KAFKA-18659).
-//! Features are finalized only when their handlers work: no transaction.version and no group.version yet.
+//! Feature levels are those of `features`; old clients are not shown one whose lowest level is 0.
 
 use std::sync::Arc;
 
@@ -13,14 +13,13 @@ use tidemark_proto::kafka::messages::api_versions_response::{
 use tidemark_proto::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use tidemark_proto::kafka::text::Text;
 
+use super::features::{self, FEATURES};
 use super::{Ctx, ROWS};
+use crate::cluster::Image;
 use crate::node::Node;
 
-/// A feature: name, lowest and highest level we have, level that is finalized.
-const FEATURES: &[(&str, i16, i16, i16)] = &[("metadata.version", 7, 30, 30), ("kraft.version", 0, 1, 1)];
-
 /// Answers.
-pub async fn handle(_node: Arc<Node>, ctx: Arc<Ctx>, request: ApiVersionsRequest) -> ApiVersionsResponse {
+pub async fn handle(node: Arc<Node>, ctx: Arc<Ctx>, request: ApiVersionsRequest) -> ApiVersionsResponse {
     if ctx.version >= 3 {
         let (name, version) = (request.client_software_name, request.client_software_version);
         if !is_software(&name) || !is_software(&version) {
@@ -31,27 +30,30 @@ pub async fn handle(_node: Arc<Node>, ctx: Arc<Ctx>, request: ApiVersionsRequest
         }
         *ctx.peer.software.lock() = Some((name.as_str().to_owned(), version.as_str().to_owned()));
     }
-    respond(ctx.version)
+    respond(&node.cluster.image(), ctx.version)
 }
 
-fn respond(version: i16) -> ApiVersionsResponse {
-    let supported = FEATURES.iter().map(|(name, min, max, _)| SupportedFeatureKey {
-        name: Text::from_static(name),
-        min_version: *min,
-        max_version: *max,
+fn respond(image: &Image, version: i16) -> ApiVersionsResponse {
+    let supported = FEATURES.iter().map(|feature| SupportedFeatureKey {
+        name: Text::from_static(feature.name),
+        min_version: feature.min,
+        max_version: feature.max,
         ..Default::default()
     });
-    let finalized = FEATURES.iter().map(|(name, _, _, level)| FinalizedFeatureKey {
-        name: Text::from_static(name),
-        max_version_level: *level,
-        min_version_level: *level,
-        ..Default::default()
+    let finalized = FEATURES.iter().map(|feature| {
+        let level = feature.finalized(image);
+        FinalizedFeatureKey {
+            name: Text::from_static(feature.name),
+            max_version_level: level,
+            min_version_level: level,
+            ..Default::default()
+        }
     });
     ApiVersionsResponse {
         api_keys: keys(),
         // Clients before v4 take a lowest level of 0 for an error.
         supported_features: supported.filter(|feature| version >= 4 || feature.min_version > 0).collect(),
-        finalized_features_epoch: 0,
+        finalized_features_epoch: features::epoch(image),
         finalized_features: finalized.collect(),
         ..Default::default()
     }
@@ -95,11 +97,13 @@ mod tests {
 
     #[test]
     fn features_whose_lowest_level_is_0_are_hidden_from_old_clients() {
-        let names =
-            |version| respond(version).supported_features.into_iter().map(|f| f.name).collect::<Vec<_>>();
+        let image = Image::default();
+        let names = |version| {
+            respond(&image, version).supported_features.into_iter().map(|f| f.name).collect::<Vec<_>>()
+        };
         assert_eq!(names(3), ["metadata.version"]);
         assert_eq!(names(4), ["metadata.version", "kraft.version"]);
-        let finalized: Vec<_> = respond(4).finalized_features.into_iter().map(|f| f.name).collect();
+        let finalized: Vec<_> = respond(&image, 4).finalized_features.into_iter().map(|f| f.name).collect();
         assert!(finalized.iter().all(|name| name != "group.version" && name != "transaction.version"));
     }
 }

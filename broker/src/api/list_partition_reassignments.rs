@@ -6,6 +6,7 @@ use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::messages::{
     ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
 };
+use tidemark_proto::kafka::text::Text;
 
 use super::{Ctx, Operation, Resource};
 use crate::node::Node;
@@ -16,9 +17,11 @@ pub async fn handle(
     ctx: Arc<Ctx>,
     _request: ListPartitionReassignmentsRequest,
 ) -> ListPartitionReassignmentsResponse {
-    let code = match node.allows(&ctx, Operation::Describe, Resource::Cluster) {
-        true => ErrorCode::None,
-        false => ErrorCode::ClusterAuthorizationFailed,
+    let (code, why) = match node.allows(&ctx, Operation::Describe, Resource::Cluster) {
+        true => (ErrorCode::None, None),
+        false => {
+            (ErrorCode::ClusterAuthorizationFailed, Some(Text::from_static("Cluster authorization failed.")))
+        }
     };
-    ListPartitionReassignmentsResponse { error_code: code.code(), ..Default::default() }
+    ListPartitionReassignmentsResponse { error_code: code.code(), error_message: why, ..Default::default() }
 }

@@ -9,6 +9,7 @@
 #![allow(clippy::needless_update)]
 
 mod alter_configs;
+mod alter_partition_reassignments;
 mod api_versions;
 mod config_change;
 mod coordinator;
@@ -20,8 +21,12 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
+mod describe_quorum;
 mod describe_topic_partitions;
+mod describe_transactions;
+mod elect_leaders;
 pub mod error;
+mod features;
 pub mod fetch;
 mod find_coordinator;
 #[cfg(test)]
@@ -31,9 +36,11 @@ mod incremental_alter_configs;
 pub mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
+mod list_transactions;
 pub mod metadata;
 mod new_leader;
 mod offset_commit;
@@ -48,6 +55,8 @@ mod table;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unregister_broker;
+mod update_features;
 pub mod view;
 
 use std::fmt;

@@ -4,25 +4,28 @@ use futures::FutureExt;
 use tidemark_proto::kafka::api::ApiKey;
 use tidemark_proto::kafka::frame::encode_response;
 use tidemark_proto::kafka::messages::{
-    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeTopicPartitionsRequest, FetchRequest,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, DescribeTransactionsRequest, ElectLeadersRequest, FetchRequest,
     FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
-    JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest,
-    ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
+    JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
+    UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 
 use super::Operation::{
     Alter, AlterConfigs, Create, Delete, Describe, DescribeConfigs, IdempotentWrite, Read, Write,
 };
 use super::{
-    Answer, Ctx, Finish, Need, Row, Started, alter_configs, api_versions, body, create_partitions,
-    create_topics, delete_groups, delete_topics, describe_cluster, describe_configs, describe_groups,
-    describe_log_dirs, describe_topic_partitions, fetch, find_coordinator, free, heartbeat,
-    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets,
-    list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
-    offset_for_leader_epoch, old_produce, ordered, produce, reply, sync_group,
+    Answer, Ctx, Finish, Need, Row, Started, alter_configs, alter_partition_reassignments, api_versions,
+    body, create_partitions, create_topics, delete_groups, delete_topics, describe_cluster, describe_configs,
+    describe_groups, describe_log_dirs, describe_quorum, describe_topic_partitions, describe_transactions,
+    elect_leaders, fetch, find_coordinator, free, heartbeat, incremental_alter_configs, init_producer_id,
+    join_group, leave_group, list_config_resources, list_groups, list_offsets, list_partition_reassignments,
+    list_transactions, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
+    old_produce, ordered, produce, reply, sync_group, unregister_broker, update_features,
 };
 use std::time::Duration;
 
@@ -205,11 +208,25 @@ pub const ROWS: &[Row] = &[
         start: free!(delete_groups::handle, DeleteGroupsRequest),
     },
     Row {
+        key: ApiKey::ElectLeaders,
+        min: 0,
+        max: 2,
+        needs: &[Need::Cluster(Alter)],
+        start: free!(elect_leaders::handle, ElectLeadersRequest),
+    },
+    Row {
         key: ApiKey::IncrementalAlterConfigs,
         min: 0,
         max: 1,
         needs: &[Need::Topic(AlterConfigs), Need::Cluster(AlterConfigs)],
         start: free!(incremental_alter_configs::handle, IncrementalAlterConfigsRequest),
+    },
+    Row {
+        key: ApiKey::AlterPartitionReassignments,
+        min: 0,
+        max: 1,
+        needs: &[Need::Cluster(Alter)],
+        start: free!(alter_partition_reassignments::handle, AlterPartitionReassignmentsRequest),
     },
     Row {
         key: ApiKey::ListPartitionReassignments,
@@ -226,11 +243,53 @@ pub const ROWS: &[Row] = &[
         start: free!(offset_delete::handle, OffsetDeleteRequest),
     },
     Row {
+        key: ApiKey::DescribeQuorum,
+        min: 0,
+        max: 2,
+        needs: &[Need::Cluster(Describe)],
+        start: free!(describe_quorum::handle, DescribeQuorumRequest),
+    },
+    Row {
+        key: ApiKey::UpdateFeatures,
+        min: 0,
+        max: 2,
+        needs: &[Need::Cluster(Alter)],
+        start: free!(update_features::handle, UpdateFeaturesRequest),
+    },
+    Row {
         key: ApiKey::DescribeCluster,
         min: 0,
         max: 2,
         needs: &[Need::Cluster(Describe)],
         start: free!(describe_cluster::handle, DescribeClusterRequest),
+    },
+    Row {
+        key: ApiKey::UnregisterBroker,
+        min: 0,
+        max: 0,
+        needs: &[Need::Cluster(Alter)],
+        start: free!(unregister_broker::handle, UnregisterBrokerRequest),
+    },
+    Row {
+        key: ApiKey::DescribeTransactions,
+        min: 0,
+        max: 0,
+        needs: &[Need::TransactionalId(Describe)],
+        start: free!(describe_transactions::handle, DescribeTransactionsRequest),
+    },
+    Row {
+        key: ApiKey::ListTransactions,
+        min: 0,
+        max: 2,
+        needs: &[Need::TransactionalId(Describe)],
+        start: free!(list_transactions::handle, ListTransactionsRequest),
+    },
+    Row {
+        key: ApiKey::ListConfigResources,
+        min: 0,
+        max: 1,
+        needs: &[Need::Cluster(DescribeConfigs)],
+        start: free!(list_config_resources::handle, ListConfigResourcesRequest),
     },
     Row {
         key: ApiKey::DescribeTopicPartitions,
