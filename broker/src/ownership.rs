@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::cluster::command::Sealed;
 use crate::cluster::image::{Image, Topic};
 use crate::node::{Node, OFFSETS_TOPIC};
+use crate::partition::Query;
 use crate::partition::opening::{Opened, recover};
 use crate::partition::task::{self, Ended, Lead, Order, Task};
 use crate::upkeep::Cutter;
@@ -186,7 +187,7 @@ impl Ownership {
         if self.node.live.set(image.broker_configs(None), own) {
             self.orders.send(Order::Tune(partition_options(&self.node))).await.ok();
         }
-        let (mut leads, mut resigns) = (Vec::new(), Vec::new());
+        let (mut leads, mut resigns, mut starts) = (Vec::new(), Vec::new(), Vec::new());
         let gone: Vec<TopicId> = self.seen.keys().filter(|id| image.topic(**id).is_none()).copied().collect();
         for id in gone {
             if let Some((topic, led)) = self.seen.remove(&id) {
@@ -198,7 +199,9 @@ impl Ownership {
             if self.seen.get(&topic.id).is_some_and(|(known, _)| Arc::ptr_eq(known, topic)) {
                 continue;
             }
-            let mut before = self.seen.remove(&topic.id).map(|(_, led)| led).unwrap_or_default();
+            let seen = self.seen.remove(&topic.id);
+            let started = |tp: TopicPartition| Some(seen.as_ref()?.0.partition(tp.partition)?.log_start);
+            let mut before = seen.as_ref().map(|(_, led)| led.clone()).unwrap_or_default();
             let mut led = BTreeMap::new();
             for (tp, partition) in topic.partitions() {
                 let ours = partition.leader == Some(self.node.id())
@@ -212,6 +215,8 @@ impl Ownership {
                 if known != Some(partition.leader_epoch) {
                     let internal = crate::node::is_internal(&topic.name);
                     leads.push(Lead { tp, leader_epoch: partition.leader_epoch, internal });
+                } else if started(tp).is_some_and(|start| start < partition.log_start) {
+                    starts.push((tp, partition.log_start));
                 }
             }
             resigns.extend(before.into_keys());
@@ -219,6 +224,9 @@ impl Ownership {
         }
         self.resign(resigns, image).await;
         self.lead(leads, image).await;
+        if !starts.is_empty() {
+            self.node.partitions.ask(|reply| Query::LogStarts { to: starts, reply }).await.ok();
+        }
         for (lane, row) in image.lanes().filter(|(lane, row)| *lane != self.lane && row.low > Seq(0)) {
             if self.lows.insert(lane, row.low) != Some(row.low) {
                 self.orders.send(Order::Low { lane, low: row.low }).await.ok();

@@ -83,7 +83,7 @@ fn stamping(c: &mut Criterion) {
     });
     let batch: Batch = builder(Compression::None, 1 << 20).build();
     c.bench_function("find_by_timestamp", |bench| {
-        bench.iter(|| find_by_timestamp(black_box(&batch), NOW).expect("a sound batch"));
+        bench.iter(|| find_by_timestamp(black_box(&batch), NOW, Offset(0)).expect("a sound batch"));
     });
 }
 

@@ -5,6 +5,7 @@
 //! earliest-pending-upload (-6) have no answer before segments exist: -1. Serves only while this broker's session
 //! with the controller is fresh (R24).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use tidemark_proto::record::{find_by_timestamp, max_timestamp};
 use crate::api::{Ctx, Operation, Resource};
 use crate::node::Node;
 use crate::partition::index::Source;
-use crate::partition::{Bounds, Instant, Query};
+use crate::partition::{Instant, Query};
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -34,7 +35,7 @@ const EARLIEST_PENDING_UPLOAD: i64 = -6;
 #[derive(Clone, Copy, Debug)]
 struct Found {
     offset: Offset,
-    timestamp: i64,
+    timestamp: Millis,
     leader_epoch: Option<LeaderEpoch>,
 }
 
@@ -48,10 +49,14 @@ pub async fn handle(node: Arc<Node>, ctx: Arc<Ctx>, request: ListOffsetsRequest)
         let allowed = node.allows(&ctx, Operation::Describe, Resource::Topic(&topic.name));
         let found = image.topic_named(&topic.name);
         let mut rows = Vec::with_capacity(topic.partitions.len());
+        let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
+        twice.extend(topic.partitions.iter().map(|p| p.partition_index).filter(|p| !once.insert(*p)));
         for ask in topic.partitions {
             let index = PartitionIndex(ask.partition_index);
             let answer = match found.filter(|t| t.partition(index).is_some()) {
                 _ if !allowed => Err(ErrorCode::TopicAuthorizationFailed),
+                _ if ctx.version < since(ask.timestamp) => Err(ErrorCode::UnsupportedVersion),
+                _ if twice.contains(&ask.partition_index) => Err(ErrorCode::InvalidRequest),
                 None => Err(ErrorCode::UnknownTopicOrPartition),
                 Some(_) if !fresh => Err(ErrorCode::NotLeaderOrFollower),
                 Some(topic) => {
@@ -70,6 +75,17 @@ pub async fn handle(node: Arc<Node>, ctx: Arc<Ctx>, request: ListOffsetsRequest)
     response
 }
 
+/// The version that brought a special time; asked for in an older one it is refused, as in Kafka.
+fn since(timestamp: i64) -> i16 {
+    match timestamp {
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        EARLIEST_PENDING_UPLOAD => 11,
+        _ => 1,
+    }
+}
+
 fn row(partition_index: i32, answer: Result<Option<Found>, ErrorCode>) -> ListOffsetsPartitionResponse {
     let mut row = ListOffsetsPartitionResponse {
         partition_index,
@@ -81,7 +97,7 @@ fn row(partition_index: i32, answer: Result<Option<Found>, ErrorCode>) -> ListOf
     match answer {
         Ok(Some(found)) => {
             row.offset = found.offset.0;
-            row.timestamp = found.timestamp;
+            row.timestamp = found.timestamp.0;
             row.leader_epoch = found.leader_epoch.map_or(-1, |e| e.0);
         }
         Ok(None) => {}
@@ -101,81 +117,81 @@ async fn find(
     let bounds = bounds.pop().unwrap_or(Err(ErrorCode::NotLeaderOrFollower))?;
     let until = if committed { bounds.lso } else { bounds.hw };
     let found = match ask.timestamp {
-        LATEST => Some((until, -1)),
-        EARLIEST | EARLIEST_LOCAL => Some((bounds.log_start, -1)),
+        LATEST => Some((until, Millis(-1))),
+        EARLIEST | EARLIEST_LOCAL => Some((bounds.log_start, Millis(-1))),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
-        MAX_TIMESTAMP => search(node, tp, Instant::Largest, &bounds, until).await?,
-        target if target >= 0 => search(node, tp, Instant::AtOrAfter(Millis(target)), &bounds, until).await?,
-        _ => return Err(ErrorCode::InvalidRequest),
+        MAX_TIMESTAMP => search(node, tp, Instant::Largest, bounds.log_start, until).await?,
+        target if target >= 0 => {
+            search(node, tp, Instant::AtOrAfter(Millis(target)), bounds.log_start, until).await?
+        }
+        _ => return Err(ErrorCode::UnsupportedVersion),
     };
     let Some((offset, timestamp)) = found else { return Ok(None) };
     let leader_epoch = node.partitions.ask(|reply| Query::EpochAt { tp, offset, reply }).await?.ok();
     Ok(Some(Found { offset, timestamp, leader_epoch }))
 }
 
-/// Runs first, then what lies in parcels and memory.
+/// Batches are found by their largest time; a batch that the log start or `until` cuts in two may hold the time in the part
+/// that does not count, and then the search goes on behind it.
 async fn search(
     node: &Node,
     tp: TopicPartition,
     instant: Instant,
-    bounds: &Bounds,
+    from: Offset,
     until: Offset,
-) -> Result<Option<(Offset, i64)>, ErrorCode> {
-    let image = node.cluster.image();
-    let archived = node.archive.find_time(&image, tp, instant, bounds.log_start, until).await;
-    let archived = archived.map_err(|e| crate::api::error::code_of(&e))?;
-    let source = node.partitions.ask(|reply| Query::Time { tp, instant, until, reply }).await??;
-    let recent = match source {
-        None => None,
-        Some(source @ (Source::Memory(_) | Source::Stored(_))) => {
-            let pieces = node.fetching.pieces(tp, vec![source], usize::MAX).await?;
-            let bytes = node.seams.tasks.blocking(move || pieces.into_bytes()).await;
-            exact(bytes.map_err(|_| ErrorCode::KafkaStorageError)?, instant, bounds.log_start, until)?
+) -> Result<Option<(Offset, Millis)>, ErrorCode> {
+    let (mut next, mut best) = (from, None);
+    while let Some(batch) = candidate(node, tp, instant, next, until).await? {
+        let found = match instant {
+            Instant::AtOrAfter(target) => find_by_timestamp(&batch, target, from),
+            Instant::Largest => max_timestamp(&batch, from),
+        };
+        let found = found.map_err(|_| ErrorCode::KafkaStorageError)?.filter(|(offset, _)| *offset < until);
+        best = match (best, found) {
+            (Some((_, before)), Some((_, now))) if now <= before => best,
+            (best, found) => found.or(best),
+        };
+        let whole = batch.base_offset() >= from && batch.last_offset() < until;
+        if whole || (best.is_some() && instant != Instant::Largest) {
+            break;
         }
-        Some(Source::Archived { .. }) => None,
-    };
-    let archived = match archived {
-        Some(bytes) => exact(bytes, instant, bounds.log_start, until)?,
-        None => None,
-    };
-    // By time the earlier offset counts; of equal largest timestamps the first record.
-    Ok(match (archived, recent) {
-        (Some(a), Some(r)) => Some(match instant {
-            Instant::AtOrAfter(_) => {
-                if r.0 < a.0 {
-                    r
-                } else {
-                    a
-                }
-            }
-            Instant::Largest => {
-                if r.1 > a.1 {
-                    r
-                } else {
-                    a
-                }
-            }
-        }),
-        (a, r) => a.or(r),
-    })
+        next = batch.next_offset();
+    }
+    Ok(best)
 }
 
-fn exact(
-    bytes: Bytes,
+/// The batch in which the answer is: runs first, then what lies in parcels and memory. While a cut lets go of parcels a
+/// batch may be in both.
+async fn candidate(
+    node: &Node,
+    tp: TopicPartition,
     instant: Instant,
     from: Offset,
     until: Offset,
-) -> Result<Option<(Offset, i64)>, ErrorCode> {
-    for batch in Batches::new(bytes) {
-        let batch: Batch = batch.map_err(|_| ErrorCode::KafkaStorageError)?;
-        let found = match instant {
-            Instant::AtOrAfter(target) => find_by_timestamp(&batch, target),
-            Instant::Largest => max_timestamp(&batch),
-        };
-        let found = found.map_err(|_| ErrorCode::KafkaStorageError)?;
-        if let Some((offset, timestamp)) = found.filter(|(o, _)| *o >= from && *o < until) {
-            return Ok(Some((offset, timestamp.0)));
+) -> Result<Option<Batch>, ErrorCode> {
+    let image = node.cluster.image();
+    let archived = node.archive.find_time(&image, tp, instant, from, until).await;
+    let archived = archived.map_err(|e| crate::api::error::code_of(&e))?;
+    let source = node.partitions.ask(|reply| Query::Time { tp, instant, from, until, reply }).await??;
+    let recent = match source {
+        None | Some(Source::Archived { .. }) => None,
+        Some(source) => {
+            let pieces = node.fetching.pieces(tp, vec![source], usize::MAX).await?;
+            let bytes = node.seams.tasks.blocking(move || pieces.into_bytes()).await;
+            Some(bytes.map_err(|_| ErrorCode::KafkaStorageError)?)
         }
-    }
-    Ok(None)
+    };
+    let first =
+        |bytes: Bytes| Batches::new(bytes).next().transpose().map_err(|_| ErrorCode::KafkaStorageError);
+    let archived = archived.map(first).transpose()?.flatten();
+    let recent = recent.map(first).transpose()?.flatten();
+    // By time the earlier batch counts, by largest time the later one only if its time is larger.
+    Ok(match (archived, recent) {
+        (Some(a), Some(r)) => Some(match instant {
+            Instant::AtOrAfter(_) if r.base_offset() < a.base_offset() => r,
+            Instant::Largest if r.max_timestamp() > a.max_timestamp() => r,
+            _ => a,
+        }),
+        (a, r) => a.or(r),
+    })
 }

@@ -16,11 +16,13 @@ mod coordinator;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
+mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
 mod describe_transactions;
@@ -41,6 +43,10 @@ mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
 mod list_transactions;
+#[cfg(test)]
+mod log_house;
+#[cfg(test)]
+mod log_tests;
 pub mod metadata;
 mod new_leader;
 mod offset_commit;

@@ -5,14 +5,15 @@ use tidemark_proto::kafka::api::ApiKey;
 use tidemark_proto::kafka::frame::encode_response;
 use tidemark_proto::kafka::messages::{
     AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, CreatePartitionsRequest,
-    CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest,
-    DescribeTopicPartitionsRequest, DescribeTransactionsRequest, ElectLeadersRequest, FetchRequest,
-    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
-    JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
-    ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
-    UnregisterBrokerRequest, UpdateFeaturesRequest,
+    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    DescribeTransactionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
+    ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UnregisterBrokerRequest,
+    UpdateFeaturesRequest,
 };
 
 use super::Operation::{
@@ -20,12 +21,13 @@ use super::Operation::{
 };
 use super::{
     Answer, Ctx, Finish, Need, Row, Started, alter_configs, alter_partition_reassignments, api_versions,
-    body, create_partitions, create_topics, delete_groups, delete_topics, describe_cluster, describe_configs,
-    describe_groups, describe_log_dirs, describe_quorum, describe_topic_partitions, describe_transactions,
-    elect_leaders, fetch, find_coordinator, free, heartbeat, incremental_alter_configs, init_producer_id,
-    join_group, leave_group, list_config_resources, list_groups, list_offsets, list_partition_reassignments,
-    list_transactions, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
-    old_produce, ordered, produce, reply, sync_group, unregister_broker, update_features,
+    body, create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_cluster,
+    describe_configs, describe_groups, describe_log_dirs, describe_producers, describe_quorum,
+    describe_topic_partitions, describe_transactions, elect_leaders, fetch, find_coordinator, free,
+    heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
+    list_groups, list_offsets, list_partition_reassignments, list_transactions, metadata, offset_commit,
+    offset_delete, offset_fetch, offset_for_leader_epoch, old_produce, ordered, produce, reply, sync_group,
+    unregister_broker, update_features,
 };
 use std::time::Duration;
 
@@ -159,6 +161,13 @@ pub const ROWS: &[Row] = &[
         start: free!(delete_topics::handle, DeleteTopicsRequest),
     },
     Row {
+        key: ApiKey::DeleteRecords,
+        min: 0,
+        max: 2,
+        needs: &[Need::Topic(Delete)],
+        start: free!(delete_records::handle, DeleteRecordsRequest),
+    },
+    Row {
         key: ApiKey::InitProducerId,
         min: 0,
         max: 5,
@@ -262,6 +271,13 @@ pub const ROWS: &[Row] = &[
         max: 2,
         needs: &[Need::Cluster(Describe)],
         start: free!(describe_cluster::handle, DescribeClusterRequest),
+    },
+    Row {
+        key: ApiKey::DescribeProducers,
+        min: 0,
+        max: 0,
+        needs: &[Need::Topic(Read)],
+        start: free!(describe_producers::handle, DescribeProducersRequest),
     },
     Row {
         key: ApiKey::UnregisterBroker,

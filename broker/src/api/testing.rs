@@ -139,11 +139,22 @@ pub async fn running() -> Running {
     running
 }
 
+/// Another life of the node, over the bucket that `node` wrote to.
+pub async fn again(node: &Node) -> Running {
+    let running = Node::start(parts_of(node.config.clone(), node.seams.clone(), node.bucket.clone()).await);
+    running.node.registered().await;
+    running
+}
+
 async fn parts() -> Parts {
     let settings = config::Settings::load(None, &["tidemark.bucket=memory:".into()]).unwrap();
     let config = Arc::new(config::Broker::new(settings).unwrap());
     let seams = Seams::seeded(1);
     let bucket = Bucket::open(&config.bucket, &seams).unwrap();
+    parts_of(config, seams, bucket).await
+}
+
+async fn parts_of(config: Arc<config::Broker>, seams: Seams, bucket: Bucket) -> Parts {
     let life = seams.entropy.life();
     let net = MemoryNet::new(seams.entropy.fork(), Duration::from_millis(1));
     let endpoint = Endpoint {

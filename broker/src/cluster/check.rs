@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidemark_proto::id::TopicPartition;
-use tidemark_proto::id::{LeaderEpoch, PartitionIndex};
+use tidemark_proto::id::{LeaderEpoch, Offset, PartitionIndex};
 
 use super::image::{Image, Partition};
 
@@ -77,6 +77,7 @@ impl Image {
         assert!(last <= p.leader_epoch, "{tp}: no entry of a later leader epoch");
         assert!(p.chain.iter().rev().skip(1).all(|e| e.to.is_some()), "{tp}: only the last entry is open");
         assert!(p.assigned_at <= self.version, "{tp} was assigned in the past");
+        assert!(p.log_start >= Offset(0), "{tp}: the log starts somewhere");
         if let Some(home) = p.home {
             assert!(self.checkpoints.contains_key(&home), "{tp}: its checkpoint is still named");
         }

@@ -4,10 +4,14 @@
 //! ignored and missing ones default, so that neighbouring versions understand each other.
 
 use serde::{Deserialize, Serialize};
-use tidemark_proto::id::{BrokerEpoch, BrokerId, LaneId, Life, PartitionIndex, ProducerId, Seq, TopicId};
+use tidemark_proto::id::{
+    BrokerEpoch, BrokerId, LaneId, LeaderEpoch, Life, Offset, PartitionIndex, ProducerId, Seq, TopicId,
+    TopicPartition,
+};
 use tidemark_proto::kafka::error::ErrorCode;
 
 use super::image::{Checkpoint, Endpoint, Run};
+use super::quota::{Entity, Rate};
 use super::record::{Record, Scope};
 
 /// A lane known to be sealed at `at` (R11: the seal is durable before the command is sent).
@@ -134,6 +138,22 @@ pub enum Command {
         /// Only says whether it would be accepted.
         validate_only: bool,
     },
+    /// Raises log starts, of partitions that the sender leads; what lies below may be dropped.
+    MoveLogStarts {
+        /// The broker epoch of the sender.
+        by: BrokerEpoch,
+        /// Which, under which leader epoch, to where; at most the high watermark.
+        starts: Vec<(TopicPartition, LeaderEpoch, Offset)>,
+    },
+    /// Sets (`Some`) or removes (`None`) client quotas.
+    SetQuotas {
+        /// Whose.
+        entity: Entity,
+        /// Key and value.
+        set: Vec<(String, Option<Rate>)>,
+        /// Only says whether it would be accepted.
+        validate_only: bool,
+    },
     /// Finalizes a feature; level 0 drops it.
     SetFeature {
         /// Its name.
@@ -196,6 +216,8 @@ pub enum Reply {
     Deleted(Vec<Result<(String, TopicId), Refusal>>),
     /// The row of a single request.
     Row(Result<(), Refusal>),
+    /// One row per log start, in order: whether the sender leads the partition.
+    Moved(Vec<bool>),
     /// Producer ids `first .. first + count`.
     Producers {
         /// The first.

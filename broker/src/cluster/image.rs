@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidemark_proto::id::{
-    BrokerEpoch, BrokerId, ClusterId, Generation, LaneId, LeaderEpoch, Life, Millis, Nonce, PartitionIndex,
-    Position, ProducerId, Seq, TopicId, TopicPartition,
+    BrokerEpoch, BrokerId, ClusterId, Generation, LaneId, LeaderEpoch, Life, Millis, Nonce, Offset,
+    PartitionIndex, Position, ProducerId, Seq, TopicId, TopicPartition,
 };
 use uuid::Uuid;
 
+use super::quota::{self, Entity, Rate};
 use super::record::{Closed, Placed, Record, Scope};
 
 /// Names one object of the metadata log: its nonce and the CRC of its bytes (E2).
@@ -112,6 +113,8 @@ pub struct Partition {
     pub assigned_at: u64,
     /// The checkpoint that recovery starts from.
     pub home: Option<Uuid>,
+    /// First offset that may be read; whatever lies below is deleted, wherever it still is.
+    pub log_start: Offset,
 }
 
 /// A topic.
@@ -187,6 +190,7 @@ pub struct Image {
     pub(super) checkpoints: Arc<BTreeMap<Uuid, Arc<Checkpoint>>>,
     pub(super) broker_configs: Arc<BTreeMap<Option<BrokerId>, BTreeMap<String, String>>>,
     pub(super) features: Arc<BTreeMap<String, i16>>,
+    pub(super) quotas: Arc<quota::Table>,
     pub(super) next_epoch: BrokerEpoch,
     pub(super) next_producer: ProducerId,
     /// Partitions led per node; derived, never stored.
@@ -210,6 +214,7 @@ impl Default for Image {
             checkpoints: Arc::default(),
             broker_configs: Arc::default(),
             features: Arc::default(),
+            quotas: Arc::default(),
             next_epoch: BrokerEpoch(1),
             next_producer: ProducerId(0),
             led: Arc::default(),
@@ -332,6 +337,11 @@ impl Image {
     /// Finalized feature levels.
     pub fn features(&self) -> &BTreeMap<String, i16> {
         &self.features
+    }
+
+    /// Client quotas.
+    pub fn quotas(&self) -> &quota::Table {
+        &self.quotas
     }
 
     /// How many partitions `node` leads.
@@ -473,6 +483,8 @@ impl Image {
             }
             Record::ProducerIdsAllocated { next } => self.next_producer = *next,
             Record::ConfigSet { scope, set } => self.config_set(scope, set),
+            Record::LogStartsMoved { starts } => self.log_starts_moved(starts),
+            Record::QuotasSet { entity, set } => self.quotas_set(entity, set),
             Record::FeatureLevel { name, level } => {
                 let features = Arc::make_mut(&mut self.features);
                 match *level {
@@ -631,6 +643,31 @@ impl Image {
         }
         if let Scope::Broker(node) = scope {
             Arc::make_mut(&mut self.broker_configs).retain(|n, table| n != node || !table.is_empty());
+        }
+    }
+
+    fn log_starts_moved(&mut self, starts: &[(TopicPartition, Offset)]) {
+        let topics = Arc::make_mut(&mut self.topics);
+        for (tp, offset) in starts {
+            let Some(row) = topics.get_mut(&tp.topic) else { continue };
+            let at = usize::try_from(tp.partition.0).unwrap_or(usize::MAX);
+            if let Some(partition) = Arc::make_mut(row).partitions.get_mut(at) {
+                partition.log_start = partition.log_start.max(*offset);
+            }
+        }
+    }
+
+    fn quotas_set(&mut self, entity: &Entity, set: &[(String, Option<Rate>)]) {
+        let table = Arc::make_mut(&mut self.quotas);
+        let row = table.entry(entity.clone()).or_default();
+        for (key, value) in set {
+            match value {
+                Some(value) => row.insert(key.clone(), *value),
+                None => row.remove(key),
+            };
+        }
+        if row.is_empty() {
+            table.remove(entity);
         }
     }
 

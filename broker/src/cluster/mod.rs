@@ -13,6 +13,7 @@ mod member;
 mod owner;
 pub mod peers;
 pub mod placement;
+pub mod quota;
 pub mod record;
 mod roll;
 mod session;

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tidemark_proto::id::{
-    BrokerEpoch, BrokerId, Generation, LaneId, Life, PartitionIndex, ProducerId, Seq, TopicId,
+    BrokerEpoch, BrokerId, Generation, LaneId, Life, Offset, PartitionIndex, ProducerId, Seq, TopicId,
+    TopicPartition,
 };
 
 use super::image::{Broker, Checkpoint, Run};
+use super::quota::{Entity, Rate};
 
 /// Where a partition is led from: the new chain entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,6 +155,18 @@ pub enum Record {
         scope: Scope,
         /// Key and value.
         set: Vec<(String, Option<String>)>,
+    },
+    /// Log starts rose: what lies below is deleted.
+    LogStartsMoved {
+        /// Which, and to where.
+        starts: Vec<(TopicPartition, Offset)>,
+    },
+    /// Client quotas were set (`Some`) or removed (`None`).
+    QuotasSet {
+        /// Whose.
+        entity: Entity,
+        /// Key and value.
+        set: Vec<(String, Option<Rate>)>,
     },
     /// A feature was finalized; level 0 drops it.
     FeatureLevel {

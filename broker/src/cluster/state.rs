@@ -17,6 +17,8 @@ use super::placement::{Placement, home_of};
 use super::record::{Closed, Placed, Record, Scope};
 
 mod cuts;
+mod quotas;
+mod starts;
 mod topics;
 
 /// Checks a topic config's key and value; the sentence says what is wrong and what is allowed.
@@ -98,6 +100,10 @@ impl Image {
             Command::AllocateProducerIds { by } => self.allocate_producers(*by),
             Command::SetConfig { scope, set, validate_only } => {
                 Ok(self.set_config(rules, scope, set, *validate_only))
+            }
+            Command::MoveLogStarts { by, starts } => self.move_log_starts(*by, starts),
+            Command::SetQuotas { entity, set, validate_only } => {
+                Ok(self.set_quotas(entity, set, *validate_only))
             }
             Command::SetFeature { name, level } => {
                 let record = Record::FeatureLevel { name: name.clone(), level: *level };

@@ -9,7 +9,8 @@ mod snapshot;
 use bytes::Bytes;
 use prost::Message;
 use tidemark_proto::id::{
-    BrokerEpoch, BrokerId, Generation, LaneId, Life, Nonce, PartitionIndex, ProducerId, Seq, TopicId,
+    BrokerEpoch, BrokerId, Generation, LaneId, Life, Nonce, Offset, PartitionIndex, ProducerId, Seq, TopicId,
+    TopicPartition,
 };
 use tidemark_proto::rpc::meta::v1 as pb;
 use uuid::Uuid;
@@ -228,6 +229,20 @@ fn record_to(record: &Record) -> pb::Record {
                 .map(|(key, value)| pb::Config { key: key.clone(), value: value.clone() })
                 .collect(),
         }),
+        Record::LogStartsMoved { starts } => Kind::LogStartsMoved(pb::LogStartsMoved {
+            starts: starts
+                .iter()
+                .map(|(tp, offset)| pb::LogStart {
+                    topic: topic_bytes(tp.topic),
+                    partition: tp.partition.0,
+                    offset: offset.0,
+                })
+                .collect(),
+        }),
+        Record::QuotasSet { entity, set } => {
+            let set = set.iter().map(|(key, rate)| (key.as_str(), *rate));
+            Kind::QuotasSet(rows::quotas_to(entity, set))
+        }
         Record::FeatureLevel { name, level } => {
             Kind::FeatureLevel(pb::FeatureLevel { name: name.clone(), level: i32::from(*level) })
         }
@@ -294,6 +309,20 @@ fn record_from(record: pb::Record) -> Read<Record> {
             scope: scope_from(r.scope)?,
             set: r.set.into_iter().map(|c| (c.key, c.value)).collect(),
         },
+        Kind::LogStartsMoved(r) => Record::LogStartsMoved {
+            starts: r
+                .starts
+                .into_iter()
+                .map(|s| {
+                    let (topic, partition) = (topic_id(&s.topic)?, PartitionIndex(s.partition));
+                    Ok((TopicPartition { topic, partition }, Offset(s.offset)))
+                })
+                .collect::<Read<_>>()?,
+        },
+        Kind::QuotasSet(r) => {
+            let (entity, set) = rows::quotas_from(r)?;
+            Record::QuotasSet { entity, set }
+        }
         Kind::FeatureLevel(r) => Record::FeatureLevel { name: r.name, level: small(r.level)? },
     })
 }

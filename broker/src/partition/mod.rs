@@ -20,12 +20,13 @@ pub mod waiters;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use tidemark_proto::id::{LeaderEpoch, Millis, Offset, TopicPartition};
+use tidemark_proto::id::{LeaderEpoch, Millis, Offset, ProducerId, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::record::view::Batch;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::partition::index::Source;
+use crate::partition::producer::Producer;
 use crate::partition::waiters::Waiter;
 
 /// A validated batch for one partition.
@@ -139,6 +140,8 @@ pub enum Query {
         tp: TopicPartition,
         /// What to look for.
         instant: Instant,
+        /// Only from this offset on.
+        from: Offset,
         /// Only below this offset.
         until: Offset,
         /// `None`: no such record outside the runs.
@@ -163,6 +166,20 @@ pub enum Query {
         offset: Offset,
         /// The epoch.
         reply: oneshot::Sender<Result<LeaderEpoch, ErrorCode>>,
+    },
+    /// Log starts that the metadata has raised; those of partitions that are not open are passed over.
+    LogStarts {
+        /// Which, and to where.
+        to: Vec<(TopicPartition, Offset)>,
+        /// Answered once they are in force.
+        reply: oneshot::Sender<()>,
+    },
+    /// What is known of a partition's producers.
+    Producers {
+        /// Which partition.
+        tp: TopicPartition,
+        /// By id.
+        reply: oneshot::Sender<Result<Vec<(ProducerId, Producer)>, ErrorCode>>,
     },
     /// Numbers for metrics.
     Survey {

@@ -141,7 +141,8 @@ fn open(
 ) -> Result<(Base, Index), OpenError> {
     let mut index = Index::default();
     let mut reached: Option<Offset> = None;
-    let chain = image.partition(lead.tp).map(|p| p.chain.as_slice()).unwrap_or_default();
+    let row = image.partition(lead.tp);
+    let chain = row.map(|p| p.chain.as_slice()).unwrap_or_default();
     for entry in chain {
         let Some((from, to)) = bounds(image, own, entry) else { continue };
         let log = match lanes.get(&entry.lane) {
@@ -173,5 +174,7 @@ fn open(
             }
         }
     }
+    // The metadata has the last word on where the log starts; it never names what was not durable.
+    base.log_start = base.log_start.max(row.map_or(Offset(0), |p| p.log_start)).min(base.end);
     Ok((base, index))
 }

@@ -175,6 +175,11 @@ impl Producers {
         self.known.is_empty()
     }
 
+    /// Every producer known, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (ProducerId, &Producer)> {
+        self.known.iter().map(|(id, producer)| (*id, producer))
+    }
+
     /// What is known of `id`.
     pub fn get(&self, id: ProducerId) -> Option<&Producer> {
         self.known.get(&id)

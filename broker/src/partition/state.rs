@@ -10,7 +10,7 @@ use tidemark_proto::id::{LeaderEpoch, Millis, Offset, ProducerId, Seq};
 use tidemark_proto::kafka::error::ErrorCode;
 
 use super::base::Base;
-use super::producer::{Mark, Origin, Producers, Verdict};
+use super::producer::{Mark, Origin, Producer, Producers, Verdict};
 
 /// A validated batch that asks to be appended.
 #[derive(Clone, Copy, Debug)]
@@ -198,6 +198,11 @@ impl State {
     /// How many producers are remembered.
     pub fn producer_count(&self) -> usize {
         self.producers.len()
+    }
+
+    /// What is known of each producer, by id.
+    pub fn producers(&self) -> Vec<(ProducerId, Producer)> {
+        self.producers.iter().map(|(id, producer)| (id, producer.clone())).collect()
     }
 
     /// Whether `id` is known.

@@ -584,14 +584,27 @@ impl Task {
                 let bounds = of.into_iter().map(|(tp, current)| self.find(tp, current).map(Open::bounds));
                 reply.send(bounds.collect()).ok();
             }
-            Query::Time { tp, instant, until, reply } => {
-                reply.send(self.find(tp, None).map(|open| open.find_time(instant, until))).ok();
+            Query::Time { tp, instant, from, until, reply } => {
+                reply.send(self.find(tp, None).map(|open| open.find_time(instant, from, until))).ok();
             }
             Query::EpochEnd { tp, current, asked, reply } => {
                 reply.send(self.find(tp, current).map(|open| open.state.epoch_end(asked))).ok();
             }
             Query::EpochAt { tp, offset, reply } => {
                 reply.send(self.find(tp, None).map(|open| open.state.epoch_at(offset))).ok();
+            }
+            Query::LogStarts { to, reply } => {
+                for (tp, offset) in to {
+                    if let Some(Slot::Open(open)) = self.partitions.get_mut(&tp) {
+                        open.state.raise_log_start(offset);
+                        // Who waits below it learns that it is gone.
+                        open.waiters.wake_all();
+                    }
+                }
+                reply.send(()).ok();
+            }
+            Query::Producers { tp, reply } => {
+                reply.send(self.find(tp, None).map(|open| open.state.producers())).ok();
             }
             Query::Survey { reply } => {
                 let rows = self.partitions.iter().filter_map(|(tp, slot)| match slot {
@@ -670,8 +683,8 @@ impl Open {
         }
     }
 
-    fn find_time(&self, instant: Instant, until: Offset) -> Option<super::index::Source> {
-        let from = self.state.log_start();
+    fn find_time(&self, instant: Instant, from: Offset, until: Offset) -> Option<super::index::Source> {
+        let from = from.max(self.state.log_start());
         match instant {
             Instant::AtOrAfter(target) => self.index.find_time(target, from, until),
             Instant::Largest => {

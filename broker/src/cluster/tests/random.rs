@@ -3,12 +3,13 @@
 use proptest::prelude::*;
 use tidemark_proto::id::ClusterId;
 use tidemark_proto::id::{
-    BrokerEpoch, BrokerId, LaneId, Life, Millis, PartitionIndex, Position, Seq, TopicId,
+    BrokerEpoch, BrokerId, LaneId, Life, Millis, Offset, PartitionIndex, Position, Seq, TopicId,
 };
 use uuid::Uuid;
 
 use super::super::command::{Command, NewTopic, Sealed, TopicRef};
 use super::super::image::{Checkpoint, Image, Run};
+use super::super::quota::{Entity, Part, Rate};
 use super::super::state::Rules;
 use super::super::wire::{Entry, snapshot_from, snapshot_of};
 
@@ -22,7 +23,7 @@ struct Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    (0u8..10, 0u8..6, 0u8..8, any::<u8>()).prop_map(|(verb, a, b, c)| Act { verb, a, b, c })
+    (0u8..12, 0u8..6, 0u8..8, any::<u8>()).prop_map(|(verb, a, b, c)| Act { verb, a, b, c })
 }
 
 fn command(image: &Image, step: u128, act: Act) -> Command {
@@ -63,6 +64,24 @@ fn command(image: &Image, step: u128, act: Act) -> Command {
         5 => Command::DeleteTopics { topics: vec![TopicRef::Name(format!("t{a}.x"))] },
         6 => Command::UnregisterBroker { node },
         7 => Command::AllocateProducerIds { by: epoch },
+        8 => {
+            let tp = image
+                .topics()
+                .next()
+                .map(|t| (t.id, t.partitions().map(|(tp, p)| (tp, p.leader_epoch)).next()));
+            let starts = tp.and_then(|(_, first)| first).map(|(tp, at)| (tp, at, Offset(i64::from(c))));
+            Command::MoveLogStarts { by: epoch, starts: starts.into_iter().collect() }
+        }
+        9 => {
+            let part = |n: u8| (n > 0).then(|| Part::from_name((n > 1).then(|| n.to_string())));
+            let entity = Entity { user: part(a % 4), client: part(b % 4), ip: None };
+            let rate = (c > 64).then(|| Rate::new(f64::from(c)));
+            Command::SetQuotas {
+                entity,
+                set: vec![("producer_byte_rate".into(), rate)],
+                validate_only: c > 250,
+            }
+        }
         _ => {
             let pick = lanes.get(usize::from(c) % lanes.len().max(1));
             let (lane, low, sealed) = pick.copied().unwrap_or_default();
@@ -93,6 +112,7 @@ fn grows(old: &Image, new: &Image) {
         let Some(now) = new.topic(topic.id) else { continue };
         for (n, (was, is)) in (0..).zip(topic.partitions.iter().zip(&now.partitions)) {
             assert!(is.leader_epoch >= was.leader_epoch, "leader epochs never fall");
+            assert!(is.log_start >= was.log_start, "log starts never fall");
             let same = is.leader_epoch == was.leader_epoch;
             assert!(!same || is.leader.is_none() || is.leader == was.leader, "one leader an epoch");
             assert_eq!(

@@ -6,11 +6,15 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use tidemark_proto::id::{BrokerEpoch, BrokerId, LaneId, Life, Millis, Seq, TopicId};
+use tidemark_proto::id::{
+    BrokerEpoch, BrokerId, LaneId, LeaderEpoch, Life, Millis, Offset, PartitionIndex, Seq, TopicId,
+    TopicPartition,
+};
 use uuid::Uuid;
 
 use super::super::command::{Command, NewTopic, Outcome, Reply, Sealed, TopicRef};
 use super::super::image::{Checkpoint, Image, Run};
+use super::super::quota::{Entity, Part, Rate};
 use super::super::record::{Record, Scope};
 use super::super::state::Rules;
 use super::super::wire::{Entry, snapshot_from, snapshot_of};
@@ -117,6 +121,22 @@ impl Script {
             }
             "cut" => self.cut(subject, &words),
             "producers" => Command::AllocateProducerIds { by: BrokerEpoch(subject.parse().unwrap()) },
+            "start" => {
+                let (name, index) = subject.rsplit_once('-').unwrap();
+                let topic = self.image.topic_named(name).map_or(TopicId::default(), |t| t.id);
+                let tp = TopicPartition { topic, partition: PartitionIndex(index.parse().unwrap()) };
+                let at = (tp, LeaderEpoch(number(&words, "epoch", 0)), Offset(number(&words, "to", 0)));
+                Command::MoveLogStarts { by: BrokerEpoch(number(&words, "by", 1)), starts: vec![at] }
+            }
+            "quota" => {
+                let part =
+                    |key| value(&words, key).map(|v| Part::from_name((v != "*").then(|| v.to_owned())));
+                let entity = Entity { user: part("user"), client: part("client"), ip: part("ip") };
+                let set = words.iter().filter_map(|w| w.strip_prefix("set:")?.split_once('='));
+                let rate = |v: &str| (!v.is_empty()).then(|| Rate::new(v.parse().unwrap()));
+                let set = set.map(|(k, v)| (k.to_owned(), rate(v))).collect();
+                Command::SetQuotas { entity, set, validate_only: dry }
+            }
             "config" => {
                 let id = self.image.topic_named(subject).map_or(TopicId::default(), |t| t.id);
                 let set = words[2..]
@@ -202,13 +222,26 @@ impl Script {
                 });
                 let chain = chain.collect::<Vec<_>>().join(" ");
                 let home = p.home.map_or(String::new(), |id| format!(", home {}", id.as_u128()));
+                let start = match p.log_start {
+                    Offset(0) => String::new(),
+                    start => format!(", starts at {start}"),
+                };
                 let (name, epoch, replicas) = (&topic.name, p.leader_epoch, replicas.join(","));
                 writeln!(
                     out,
-                    "{name}-{n}: leader {leader}, epoch {epoch}, replicas {replicas}, chain [{chain}]{home}"
+                    "{name}-{n}: leader {leader}, epoch {epoch}, replicas {replicas}, chain [{chain}]{home}{start}"
                 )
                 .unwrap();
             }
+        }
+        for (entity, row) in self.image.quotas() {
+            let part = |kind, part: &Option<Part>| {
+                part.as_ref().map(|p| format!("{kind} {}", p.name().unwrap_or("*")))
+            };
+            let whose = [part("user", &entity.user), part("client", &entity.client), part("ip", &entity.ip)];
+            let whose = whose.into_iter().flatten().collect::<Vec<_>>().join(", ");
+            let row: Vec<String> = row.iter().map(|(key, rate)| format!("{key}={}", rate.value())).collect();
+            writeln!(out, "quota of {whose}: {}", row.join(" ")).unwrap();
         }
         out
     }
@@ -236,6 +269,9 @@ fn say(reply: &Reply) -> String {
             .collect(),
         Reply::Row(Ok(())) => "ok\n".to_owned(),
         Reply::Row(Err(refusal)) => format!("{}\n", row(refusal)),
+        Reply::Moved(rows) => {
+            rows.iter().map(|led| if *led { "moved\n" } else { "not the leader\n" }).collect()
+        }
         Reply::Producers { first, count } => format!("producer ids from {first}, {count}\n"),
     }
 }

@@ -7,6 +7,7 @@ use tidemark_proto::rpc::meta::v1 as pb;
 use uuid::Uuid;
 
 use super::super::image::{Broker, Checkpoint, Endpoint, Run};
+use super::super::quota::{Entity, Part, Rate};
 use super::super::record::Closed;
 use super::{Read, Unreadable, array, id_bytes, lane_from, lane_to, life, life_bytes};
 
@@ -93,6 +94,32 @@ pub(super) fn checkpoint_to(row: &Checkpoint) -> pb::Checkpoint {
 pub(super) fn checkpoint_from(row: pb::Checkpoint) -> Read<Checkpoint> {
     let id = Uuid::from_bytes(array(&row.id)?);
     Ok(Checkpoint { id, key: row.key, lane: lane_from(row.lane)?, upto: Seq(row.upto) })
+}
+
+/// An entity and the quotas set (`Some`) or removed (`None`) of it.
+pub(super) type Quotas = (Entity, Vec<(String, Option<Rate>)>);
+
+pub(super) fn quotas_to<'a>(
+    entity: &Entity,
+    set: impl Iterator<Item = (&'a str, Option<Rate>)>,
+) -> pb::QuotasSet {
+    let part =
+        |part: &Option<Part>| part.as_ref().map(|p| pb::QuotaPart { name: p.name().map(str::to_owned) });
+    pb::QuotasSet {
+        user: part(&entity.user),
+        client: part(&entity.client),
+        ip: part(&entity.ip),
+        set: set.map(|(key, rate)| pb::Quota { key: key.to_owned(), value: rate.map(Rate::value) }).collect(),
+    }
+}
+
+pub(super) fn quotas_from(row: pb::QuotasSet) -> Read<Quotas> {
+    let part = |part: Option<pb::QuotaPart>| part.map(|p| Part::from_name(p.name));
+    let entity = Entity { user: part(row.user), client: part(row.client), ip: part(row.ip) };
+    if entity == Entity::default() {
+        return Err(Unreadable("quotas of nobody".into()));
+    }
+    Ok((entity, row.set.into_iter().map(|q| (q.key, q.value.map(Rate::new))).collect()))
 }
 
 pub(super) fn configs_to(configs: &BTreeMap<String, String>) -> Vec<pb::Config> {

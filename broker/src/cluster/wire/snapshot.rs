@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use tidemark_proto::id::{
-    BrokerEpoch, BrokerId, ClusterId, Generation, LeaderEpoch, Position, ProducerId, Seq,
+    BrokerEpoch, BrokerId, ClusterId, Generation, LeaderEpoch, Offset, Position, ProducerId, Seq,
 };
 use tidemark_proto::rpc::meta::v1 as pb;
 use uuid::Uuid;
@@ -56,6 +56,13 @@ pub fn snapshot_of(image: &Image) -> Bytes {
             .features
             .iter()
             .map(|(name, level)| pb::FeatureLevel { name: name.clone(), level: i32::from(*level) })
+            .collect(),
+        quotas: image
+            .quotas
+            .iter()
+            .map(|(entity, row)| {
+                rows::quotas_to(entity, row.iter().map(|(key, rate)| (key.as_str(), Some(*rate))))
+            })
             .collect(),
         next_epoch: image.next_epoch.0,
         next_producer: image.next_producer.0,
@@ -117,6 +124,11 @@ pub fn snapshot_from(cluster: ClusterId, position: Position, body: Bytes) -> Rea
     for row in from.features {
         Arc::make_mut(&mut image.features).insert(row.name, super::small(row.level)?);
     }
+    for row in from.quotas {
+        let (entity, set) = rows::quotas_from(row)?;
+        let set = set.into_iter().filter_map(|(key, rate)| Some((key, rate?)));
+        Arc::make_mut(&mut image.quotas).insert(entity, set.collect());
+    }
     image.next_epoch = BrokerEpoch(from.next_epoch);
     image.next_producer = ProducerId(from.next_producer);
     image.count_led();
@@ -136,6 +148,7 @@ fn topic_to(topic: &Topic) -> pb::TopicRow {
         chain: p.chain.iter().map(entry).collect(),
         assigned_at: p.assigned_at,
         home: p.home.map(id_bytes).unwrap_or_default(),
+        log_start: p.log_start.0,
     };
     pb::TopicRow {
         id: id_bytes(topic.id.0),
@@ -162,6 +175,7 @@ fn topic_from(row: pb::TopicRow) -> Read<Topic> {
             chain: p.chain.into_iter().map(entry).collect::<Read<_>>()?,
             assigned_at: p.assigned_at,
             home,
+            log_start: Offset(p.log_start),
         })
     };
     Ok(Topic {

@@ -121,16 +121,19 @@ fn lookups_are_exact_to_the_record() {
             builder.append(Millis(time), None, Some(b"x"));
         }
         let batch = builder.build();
-        let find = |target| find_by_timestamp(&batch, Millis(target)).unwrap();
+        let find = |target| find_by_timestamp(&batch, Millis(target), Offset(0)).unwrap();
         assert_eq!(find(0), Some((Offset(10), Millis(100))));
         assert_eq!(find(101), Some((Offset(11), Millis(300))));
         assert_eq!(find(300), Some((Offset(11), Millis(300))));
         assert_eq!(find(301), None);
-        assert_eq!(max_timestamp(&batch).unwrap(), Some((Offset(11), Millis(300))));
+        assert_eq!(max_timestamp(&batch, Offset(0)).unwrap(), Some((Offset(11), Millis(300))));
         let under_broker = with_append_time(&batch, Millis(400));
-        assert_eq!(max_timestamp(&under_broker).unwrap(), Some((Offset(10), Millis(400))));
-        assert_eq!(find_by_timestamp(&under_broker, Millis(350)).unwrap(), Some((Offset(10), Millis(400))));
-        assert_eq!(find_by_timestamp(&under_broker, Millis(401)).unwrap(), None);
+        assert_eq!(max_timestamp(&under_broker, Offset(0)).unwrap(), Some((Offset(10), Millis(400))));
+        assert_eq!(
+            find_by_timestamp(&under_broker, Millis(350), Offset(0)).unwrap(),
+            Some((Offset(10), Millis(400)))
+        );
+        assert_eq!(find_by_timestamp(&under_broker, Millis(401), Offset(0)).unwrap(), None);
     }
 }
 
@@ -148,7 +151,7 @@ fn compaction_keeps_offsets_and_may_leave_a_batch_empty() {
     let empty = empty.build();
     assert_eq!((empty.count(), empty.last_sequence()), (0, 8));
     assert_eq!(records(&empty), []);
-    assert_eq!(max_timestamp(&empty).unwrap(), None);
+    assert_eq!(max_timestamp(&empty, Offset(0)).unwrap(), None);
 }
 
 #[test]
