@@ -56,6 +56,7 @@ fn walk_times(
         }
         each(offset, if append_time { batch.max_timestamp() } else { timestamp_of(batch, &entry) })
     })
+    .map(|_expanded| ())
 }
 
 /// The producer's timestamp of a record.
