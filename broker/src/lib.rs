@@ -16,5 +16,6 @@ pub mod metrics;
 pub mod node;
 pub mod ownership;
 pub mod partition;
+pub mod quota;
 pub mod server;
 pub mod upkeep;

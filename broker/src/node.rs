@@ -28,6 +28,7 @@ use crate::ownership::{self, Exit, Owned};
 use crate::partition::Partitions;
 use crate::partition::fetching::Fetching;
 use crate::partition::log::CoordinatorLog;
+use crate::quota::{Bound, Kind, Quotas};
 
 /// The topic that holds groups and their offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -87,6 +88,8 @@ pub struct Node {
     pub metrics: Arc<Metrics>,
     /// Who may do what.
     pub authorizer: Arc<dyn Authorizer>,
+    /// Client quotas.
+    pub quotas: Quotas,
     /// Fetch sessions.
     pub fetch_sessions: Mutex<Sessions>,
     /// Producer ids to hand out.
@@ -123,6 +126,7 @@ impl Node {
         Arc::new(Node {
             archive,
             fetching,
+            quotas: Quotas::new(config.quota_window.as_secs_f64()),
             fetch_sessions: Mutex::new(Sessions::new(config.fetch_sessions_max)),
             producer_ids: ProducerIds::default(),
             owned: watch::Sender::new(None),
@@ -156,6 +160,17 @@ impl Node {
     /// Asks the authorizer.
     pub fn allows(&self, ctx: &Ctx, operation: Operation, resource: Resource<'_>) -> bool {
         self.authorizer.allow(ctx, operation, resource)
+    }
+
+    /// The quota of `kind` that holds for whoever sent `ctx`.
+    pub fn bound(&self, ctx: &Ctx, kind: Kind) -> Option<Bound> {
+        let client = ctx.client_id.as_deref().unwrap_or("");
+        Quotas::bound(&self.cluster.image(), kind, &ctx.principal, client)
+    }
+
+    /// Counts `bytes` against that quota: how long the connection is held for them.
+    pub fn held(&self, ctx: &Ctx, kind: Kind, bytes: usize) -> Duration {
+        self.bound(ctx, kind).map_or(Duration::ZERO, |bound| self.quotas.take(&bound, bytes))
     }
 
     /// R24: reads are served only while the session with the controller is fresh; a stale one is renewed first.

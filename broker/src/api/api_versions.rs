@@ -1,11 +1,12 @@
 //! ApiVersions (key 18, v0-4): which APIs and feature levels there are.
 //!
-//! Made from the table: what is not served is not listed. A version above ours is answered in version 0 with the list
+//! Made from the table: what is not served is not listed, nor is telemetry, which nobody receives. A version above ours is answered in version 0 with the list
 //! and UNSUPPORTED_VERSION (KIP-511). Produce is listed from 0, which old librdkafka insists on (KAFKA-18659).
 //! Feature levels are those of `features`; old clients are not shown one whose lowest level is 0.
 
 use std::sync::Arc;
 
+use tidemark_proto::kafka::api::ApiKey;
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::messages::api_versions_response::{
     ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
@@ -17,6 +18,9 @@ use super::features::{self, FEATURES};
 use super::{Ctx, ROWS};
 use crate::cluster::Image;
 use crate::node::Node;
+
+/// Served but not listed, as in Kafka where nothing receives clients' metrics: so they do not push any.
+const UNLISTED: [ApiKey; 2] = [ApiKey::GetTelemetrySubscriptions, ApiKey::PushTelemetry];
 
 /// Answers.
 pub async fn handle(node: Arc<Node>, ctx: Arc<Ctx>, request: ApiVersionsRequest) -> ApiVersionsResponse {
@@ -75,7 +79,7 @@ fn keys() -> Vec<ApiVersion> {
         max_version: row.max,
         ..Default::default()
     };
-    ROWS.iter().map(row).collect()
+    ROWS.iter().filter(|row| !UNLISTED.contains(&row.key)).map(row).collect()
 }
 
 /// `[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?`

@@ -78,7 +78,7 @@ pub async fn change<C>(
 }
 
 /// An outcome as code and message.
-fn told(outcome: Result<(), Refusal>) -> (ErrorCode, Option<Text>) {
+pub fn told(outcome: Result<(), Refusal>) -> (ErrorCode, Option<Text>) {
     match outcome {
         Ok(()) => (ErrorCode::None, None),
         Err(Refusal { code, why }) if why.is_empty() => (code, Some(Text::from(code.to_string()))),

@@ -77,7 +77,7 @@ fn may_delete<'a>(
     if is_internal(name) {
         return Err(ErrorCode::InvalidTopicException);
     }
-    if !node.config.topic(&topic.configs).deleted {
+    if !node.live.now().topic(&topic.configs).deleted {
         return Err(ErrorCode::PolicyViolation);
     }
     Ok(topic)

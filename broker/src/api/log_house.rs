@@ -11,7 +11,7 @@ use tidemark_proto::kafka::messages::list_offsets_response::ListOffsetsPartition
 use tidemark_proto::kafka::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use tidemark_proto::kafka::messages::produce_response::PartitionProduceResponse;
 use tidemark_proto::kafka::messages::{
-    DeleteRecordsRequest, FetchRequest, ListOffsetsRequest, ProduceRequest,
+    DeleteRecordsRequest, FetchRequest, ListOffsetsRequest, ProduceRequest, ProduceResponse,
 };
 use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::kafka::text::Text;
@@ -95,6 +95,22 @@ impl House {
         topic: &str,
         batch: &Batch,
     ) -> PartitionProduceResponse {
+        let response = self.send(version, transactional_id, topic, batch).await;
+        response.responses[0].partition_responses[0].clone()
+    }
+
+    /// The same, answered whole.
+    pub async fn produce_whole(&self, version: i16, topic: &str, batch: &Batch) -> ProduceResponse {
+        self.send(version, None, topic, batch).await
+    }
+
+    async fn send(
+        &self,
+        version: i16,
+        transactional_id: Option<&str>,
+        topic: &str,
+        batch: &Batch,
+    ) -> ProduceResponse {
         let records = Some(Pieces::from(batch.bytes().clone()));
         let data = PartitionProduceData { index: 0, records, ..Default::default() };
         let image = self.running.node.cluster.image();
@@ -112,8 +128,7 @@ impl House {
             topic_data: vec![topic],
             ..Default::default()
         };
-        let response = self.client.call(version, &request).await.unwrap();
-        response.responses[0].partition_responses[0].clone()
+        self.client.call(version, &request).await.unwrap()
     }
 
     /// Fetches partition 0 from `offset`, at isolation level `isolation`, without waiting.

@@ -8,6 +8,7 @@
 // A message may get more fields with Kafka's next version.
 #![allow(clippy::needless_update)]
 
+mod alter_client_quotas;
 mod alter_configs;
 mod alter_partition_reassignments;
 mod api_versions;
@@ -18,6 +19,7 @@ mod create_topics;
 mod delete_groups;
 mod delete_records;
 mod delete_topics;
+mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
@@ -31,6 +33,7 @@ pub mod error;
 mod features;
 pub mod fetch;
 mod find_coordinator;
+mod get_telemetry_subscriptions;
 #[cfg(test)]
 mod group_tests;
 mod heartbeat;
@@ -55,6 +58,9 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod old_produce;
 mod produce;
+mod push_telemetry;
+#[cfg(test)]
+mod quota_tests;
 mod sync_group;
 mod table;
 #[cfg(test)]
@@ -175,6 +181,8 @@ pub struct Ctx {
     pub peer: Arc<Peer>,
     /// When the request was here whole.
     pub arrived: Instant,
+    /// Bytes of the request.
+    pub bytes: usize,
     permit: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
@@ -199,6 +207,7 @@ impl Ctx {
             listener,
             peer: Arc::new(peer),
             arrived: Instant::now(),
+            bytes: 0,
             permit: Mutex::new(None),
         }
     }
@@ -245,13 +254,19 @@ pub fn body<R: Request>(mut decoder: Decoder, version: i16) -> Result<R, DecodeE
 
 /// The answer that carries `response`.
 pub fn reply(ctx: &Ctx, response: &impl Message) -> Answer {
+    reply_and_hold(ctx, response, 0)
+}
+
+/// The same, after which nothing is read from the connection for as long as the answer says (KIP-219).
+pub fn reply_and_hold(ctx: &Ctx, response: &impl Message, throttle_time_ms: i32) -> Answer {
+    let mute = Duration::from_millis(u64::try_from(throttle_time_ms).unwrap_or(0));
     match encode_response(
         ctx.correlation,
         ctx.key.response_header_version(ctx.version),
         response,
         ctx.version,
     ) {
-        Ok(frame) => Answer::Reply { frame, mute: Duration::ZERO },
+        Ok(frame) => Answer::Reply { frame, mute },
         Err(error) => {
             tracing::error!(?ctx, %error, "an answer could not be encoded");
             Answer::Close(format!("an answer could not be encoded: {error}"))
@@ -306,6 +321,7 @@ impl Dispatch {
 
     fn begin(&self, peer: &Arc<Peer>, frame: Frame) -> Result<(Arc<Ctx>, Started), String> {
         let Frame { bytes, arrived, permit } = frame;
+        let length = bytes.len();
         let mut decoder = Decoder::new(bytes);
         let header =
             decode_request_header(&mut decoder).map_err(|error| format!("bad request header: {error}"))?;
@@ -323,6 +339,7 @@ impl Dispatch {
             listener: peer.listener.clone(),
             peer: peer.clone(),
             arrived,
+            bytes: length,
             permit: Mutex::new(Some(permit)),
         });
         if !(row.min..=row.max).contains(&ctx.version) {

@@ -26,6 +26,18 @@ use crate::api::{Ctx, Operation, Resource};
 use crate::cluster::image::{Image, Topic};
 use crate::node::{ADMIN_CLIENT, Node, is_internal};
 use crate::partition::{Write, WriteResults};
+use crate::quota::Kind;
+
+/// What the client is told.
+pub enum Told {
+    /// This, in request order.
+    Answer(ProduceResponse),
+    /// Nothing: acks=0.
+    Nothing {
+        /// How long its connection is held all the same.
+        mute: Duration,
+    },
+}
 
 /// What becomes of one partition entry of the request.
 enum Entry {
@@ -44,7 +56,7 @@ struct Group {
     rows: Vec<Row>,
 }
 
-/// Takes the request in; the future gives the answer, `None` for acks=0.
+/// Takes the request in; the future gives the answer.
 ///
 /// # Errors
 /// The connection is to be closed (acks=0 and something was refused).
@@ -52,7 +64,7 @@ pub async fn start(
     node: &Arc<Node>,
     ctx: &Arc<Ctx>,
     request: ProduceRequest,
-) -> impl Future<Output = Result<Option<ProduceResponse>, &'static str>> + Send + use<> {
+) -> impl Future<Output = Result<Told, &'static str>> + Send + use<> {
     let (acks, timeout) =
         (request.acks, Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)));
     let image = node.cluster.image();
@@ -79,13 +91,15 @@ pub async fn start(
                 Err(_) => Err(ErrorCode::RequestTimedOut),
             },
         };
-        let response = respond(&node, &ctx, groups, &results);
+        let mut response = respond(&node, &ctx, groups, &results);
+        let mute = node.held(&ctx, Kind::Produce, ctx.bytes);
         if acks != 0 {
-            return Ok(Some(response));
+            response.throttle_time_ms = i32::try_from(mute.as_millis()).unwrap_or(i32::MAX);
+            return Ok(Told::Answer(response));
         }
         let refused =
             response.responses.iter().flat_map(|t| &t.partition_responses).any(|p| p.error_code != 0);
-        if refused { Err("a batch sent with acks=0 was refused") } else { Ok(None) }
+        if refused { Err("a batch sent with acks=0 was refused") } else { Ok(Told::Nothing { mute }) }
     }
 }
 

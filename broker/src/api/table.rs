@@ -4,30 +4,32 @@ use futures::FutureExt;
 use tidemark_proto::kafka::api::ApiKey;
 use tidemark_proto::kafka::frame::encode_response;
 use tidemark_proto::kafka::messages::{
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, CreatePartitionsRequest,
-    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
-    DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
-    DescribeTransactionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
+    DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, DescribeTransactionsRequest, ElectLeadersRequest, FetchRequest,
+    FindCoordinatorRequest, GetTelemetrySubscriptionsRequest, HeartbeatRequest,
     IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
     ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
     ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UnregisterBrokerRequest,
-    UpdateFeaturesRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, SyncGroupRequest,
+    UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 
 use super::Operation::{
     Alter, AlterConfigs, Create, Delete, Describe, DescribeConfigs, IdempotentWrite, Read, Write,
 };
 use super::{
-    Answer, Ctx, Finish, Need, Row, Started, alter_configs, alter_partition_reassignments, api_versions,
-    body, create_partitions, create_topics, delete_groups, delete_records, delete_topics, describe_cluster,
-    describe_configs, describe_groups, describe_log_dirs, describe_producers, describe_quorum,
-    describe_topic_partitions, describe_transactions, elect_leaders, fetch, find_coordinator, free,
+    Answer, Ctx, Finish, Need, Row, Started, alter_client_quotas, alter_configs,
+    alter_partition_reassignments, api_versions, body, create_partitions, create_topics, delete_groups,
+    delete_records, delete_topics, describe_client_quotas, describe_cluster, describe_configs,
+    describe_groups, describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions,
+    describe_transactions, elect_leaders, fetch, find_coordinator, free, get_telemetry_subscriptions,
     heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
     list_groups, list_offsets, list_partition_reassignments, list_transactions, metadata, offset_commit,
-    offset_delete, offset_fetch, offset_for_leader_epoch, old_produce, ordered, produce, reply, sync_group,
-    unregister_broker, update_features,
+    offset_delete, offset_fetch, offset_for_leader_epoch, old_produce, ordered, produce, push_telemetry,
+    reply_and_hold, sync_group, unregister_broker, update_features,
 };
 use std::time::Duration;
 
@@ -47,8 +49,10 @@ pub const ROWS: &[Row] = &[
             Ok(Started::Ordered(Box::pin(started.map(|(answer, ctx)| -> Finish {
                 Box::pin(async move {
                     match answer.await {
-                        Ok(Some(response)) => reply(&ctx, &response),
-                        Ok(None) => Answer::None,
+                        Ok(produce::Told::Answer(response)) => {
+                            reply_and_hold(&ctx, &response, response.throttle_time_ms)
+                        }
+                        Ok(produce::Told::Nothing { mute }) => Answer::None { mute },
                         Err(reason) => Answer::Close(reason.to_owned()),
                     }
                 })
@@ -60,7 +64,13 @@ pub const ROWS: &[Row] = &[
         min: 4,
         max: 18,
         needs: &[Need::Topic(Read)],
-        start: free!(fetch::handle, FetchRequest),
+        start: |node, ctx, decoder| {
+            let request = body::<FetchRequest>(decoder, ctx.version)?;
+            Ok(Started::Free(Box::pin(async move {
+                let response = fetch::handle(node, ctx.clone(), request).await;
+                reply_and_hold(&ctx, &response, response.throttle_time_ms)
+            })))
+        },
     },
     Row {
         key: ApiKey::ListOffsets,
@@ -252,6 +262,20 @@ pub const ROWS: &[Row] = &[
         start: free!(offset_delete::handle, OffsetDeleteRequest),
     },
     Row {
+        key: ApiKey::DescribeClientQuotas,
+        min: 0,
+        max: 1,
+        needs: &[Need::Cluster(DescribeConfigs)],
+        start: free!(describe_client_quotas::handle, DescribeClientQuotasRequest),
+    },
+    Row {
+        key: ApiKey::AlterClientQuotas,
+        min: 0,
+        max: 1,
+        needs: &[Need::Cluster(AlterConfigs)],
+        start: free!(alter_client_quotas::handle, AlterClientQuotasRequest),
+    },
+    Row {
         key: ApiKey::DescribeQuorum,
         min: 0,
         max: 2,
@@ -299,6 +323,20 @@ pub const ROWS: &[Row] = &[
         max: 2,
         needs: &[Need::TransactionalId(Describe)],
         start: free!(list_transactions::handle, ListTransactionsRequest),
+    },
+    Row {
+        key: ApiKey::GetTelemetrySubscriptions,
+        min: 0,
+        max: 0,
+        needs: &[Need::Nothing],
+        start: free!(get_telemetry_subscriptions::handle, GetTelemetrySubscriptionsRequest),
+    },
+    Row {
+        key: ApiKey::PushTelemetry,
+        min: 0,
+        max: 0,
+        needs: &[Need::Nothing],
+        start: free!(push_telemetry::handle, PushTelemetryRequest),
     },
     Row {
         key: ApiKey::ListConfigResources,

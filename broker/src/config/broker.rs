@@ -73,6 +73,8 @@ pub struct Broker {
     pub fetch_bytes_max: usize,
     /// `max.incremental.fetch.session.cache.slots`.
     pub fetch_sessions_max: usize,
+    /// What a client may use of its quotas at once: `quota.window.size.seconds`, once less than `quota.window.num`.
+    pub quota_window: Duration,
     /// `producer.id.expiration.ms`.
     pub producer_expiration: Duration,
     /// Classic groups and committed offsets.
@@ -232,6 +234,9 @@ impl Broker {
             describe_partitions_max: s.count("max.request.partition.size.limit"),
             fetch_bytes_max: s.count("fetch.max.bytes"),
             fetch_sessions_max: s.count("max.incremental.fetch.session.cache.slots"),
+            quota_window: Duration::from_secs(
+                (s.count("quota.window.num") as u64 - 1).max(1) * s.count("quota.window.size.seconds") as u64,
+            ),
             producer_expiration: millis(s, "producer.id.expiration.ms"),
             group: group(s)?,
             drain: millis(s, "tidemark.drain.ms"),

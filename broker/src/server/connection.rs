@@ -73,6 +73,16 @@ struct Shared {
     muted_until: Mutex<Option<Instant>>,
 }
 
+impl Shared {
+    /// Nothing is read for `time` from now on, nor for less than was said before.
+    fn mute(&self, time: Duration) {
+        if !time.is_zero() {
+            let mut until = self.muted_until.lock();
+            *until = (*until).max(Some(Instant::now() + time));
+        }
+    }
+}
+
 /// Serves the connection until either side ends it.
 pub async fn run(server: &Server, transport: Transport, peer: Arc<Peer>) {
     let (source, sink): (Box<dyn AsyncRead + Send + Unpin>, Sink) = match transport {
@@ -146,6 +156,8 @@ async fn read_loop(
             unmuted(shared).await;
             begin_or_idle(&mut frames, shared, &any, in_flight_max, limits.idle).await?;
             let frame = frames.rest().await?;
+            // What was on its way when an answer muted the connection waits with the rest.
+            unmuted(shared).await;
             *shared.active.lock() = frame.arrived;
             Ok((slot, frame))
         };
@@ -243,15 +255,16 @@ async fn write_loop(
             Some(finished) = finishing.next(), if closing.is_none() => {
                 let Finished { answer, api_key, slots } = finished;
                 match answer {
-                    Answer::None => drop(slots),
+                    Answer::None { mute } => {
+                        shared.mute(mute);
+                        drop(slots);
+                    }
                     Answer::Close(reason) => closing = Some(End::Protocol(reason)),
                     Answer::Reply { frame, mute } => {
                         if outbox.is_empty() {
                             progress = Instant::now();
                         }
-                        if !mute.is_zero() {
-                            *shared.muted_until.lock() = Some(Instant::now() + mute);
-                        }
+                        shared.mute(mute);
                         unread.add(frame.len());
                         leaving.push_back(Leaving::new(&mut outbox, frame, api_key, slots));
                     }

@@ -41,7 +41,10 @@ pub enum Answer {
         mute: Duration,
     },
     /// Nothing is sent (acks=0).
-    None,
+    None {
+        /// As after a reply.
+        mute: Duration,
+    },
     /// Earlier answers are sent, then the connection is closed. The reason goes to the log, already escaped.
     Close(String),
 }

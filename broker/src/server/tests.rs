@@ -30,7 +30,7 @@ impl Service for Script {
         Box::pin(async move {
             let mut reply = Pieces::from(Bytes::copy_from_slice(&id.to_be_bytes()));
             match command {
-                b'n' => return Answer::None,
+                b'n' => return Answer::None { mute: Duration::ZERO },
                 b'c' => return Answer::Close("as asked".into()),
                 b'w' => {
                     gate.wait_for(|open| *open).await.unwrap();

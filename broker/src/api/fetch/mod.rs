@@ -26,6 +26,7 @@ use crate::api::{Ctx, Operation, Resource};
 use crate::node::Node;
 use crate::partition::waiters::Waiter;
 use crate::partition::{Ask, Look};
+use crate::quota::Kind;
 
 /// Longest a fetch is held, whatever it asks for.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -56,7 +57,20 @@ pub async fn handle(node: Arc<Node>, ctx: Arc<Ctx>, request: FetchRequest) -> Fe
         Ok(begun) => begun,
         Err(code) => return FetchResponse { error_code: code.code(), session_id: 0, ..Default::default() },
     };
-    let rows = serve(&node, &ctx, &request, &begun).await;
+    let bound = node.bound(&ctx, Kind::Fetch);
+    let most = bound.as_ref().map_or(usize::MAX, |bound| node.quotas.most(bound));
+    let rows = serve(&node, &ctx, &request, &begun, most).await;
+    let bytes: usize = rows.iter().flat_map(|row| &row.outcome).map(|(_, _, pieces)| pieces.len()).sum();
+    let wait = bound.as_ref().map_or(Duration::ZERO, |bound| node.quotas.wait(bound, bytes));
+    if !wait.is_zero() {
+        // As in Kafka nothing is given, and nothing counted, until the client may have it. Its session stays (KAFKA-6946).
+        let session_id = node.fetch_sessions.lock().withhold(&begun);
+        let throttle_time_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+        return FetchResponse { session_id, throttle_time_ms, ..Default::default() };
+    }
+    if let Some(bound) = &bound {
+        node.quotas.take(bound, bytes);
+    }
     respond(&node, &ctx, &begun, rows)
 }
 
@@ -89,10 +103,11 @@ fn topic_key(version: i16, name: &Text, id: uuid::Uuid) -> TopicKey {
     if version >= 13 { TopicKey::Id(id) } else { TopicKey::Name(name.clone()) }
 }
 
-async fn serve(node: &Arc<Node>, ctx: &Ctx, request: &FetchRequest, begun: &Begun) -> Vec<Row> {
+async fn serve(node: &Arc<Node>, ctx: &Ctx, request: &FetchRequest, begun: &Begun, most: usize) -> Vec<Row> {
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
     let deadline = tokio::time::Instant::now() + wait;
-    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(node.config.fetch_bytes_max);
+    let bytes_max =
+        usize::try_from(request.max_bytes).unwrap_or(0).min(node.config.fetch_bytes_max).min(most);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
     let committed = request.isolation_level == 1;
     let mut rows: Vec<Row> = begun.wants.iter().map(|(key, want)| resolve(node, ctx, key, *want)).collect();

@@ -160,6 +160,16 @@ impl Sessions {
         Ok(Begun { id, wants, incremental: true })
     }
 
+    /// The response to `begun` says nothing for now: an incremental session stays as it is, one that the request would have
+    /// opened is not. Returns the session that the response names.
+    pub fn withhold(&mut self, begun: &Begun) -> i32 {
+        if begun.incremental {
+            return begun.id;
+        }
+        self.open.remove(&begun.id);
+        0
+    }
+
     /// Takes a response out: which of its partitions have to be sent. Partitions that carried records go to the back, so
     /// that nobody starves.
     pub fn finish(&mut self, begun: &Begun, came: &[Came]) -> Vec<bool> {

@@ -117,6 +117,10 @@ pub const KEYS: &[Key] = &[
     key("producer.id.expiration.ms", Int, "86400000", "How long a producer's last sequence is remembered.").at_least(1).dynamic(),
     key("fetch.max.bytes", Int, "57671680", "Most a fetch is answered with.").at_least(1024),
     key("max.incremental.fetch.session.cache.slots", Int, "1000", "Fetch sessions kept.").at_least(0),
+    // Quotas.
+    key("quota.window.num", Int, "11", "Samples over which a client's rate is measured; what they allow but one may be used at once.")
+        .at_least(1),
+    key("quota.window.size.seconds", Int, "1", "Seconds one such sample spans.").at_least(1),
     // Groups.
     key("offsets.retention.minutes", Int, "10080", "How long offsets of a group without members are kept.").at_least(1),
     key("offsets.retention.check.interval.ms", Long, "600000", "How often expired offsets are looked for.").at_least(1),

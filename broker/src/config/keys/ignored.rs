@@ -19,7 +19,6 @@ const NEW_GROUPS: &str = "the new consumer group protocol is not built yet";
 const LEDGER: &str = "coordinators append with the next parcel and load by replay";
 const TXN: &str = "transactions are not built yet";
 const METRICS: &str = "metrics are served at tidemark.http.listen; no Java classes are loaded";
-const QUOTAS: &str = "quotas are not built yet";
 const RUNTIME: &str = "one runtime sizes itself to the machine";
 const OTHER: &str = "it tunes a part of Kafka that is not there";
 
@@ -301,8 +300,6 @@ pub const KEYS: &[Key] = &[
     ignored("metrics.recording.level", Text, "INFO", METRICS),
     ignored("metrics.sample.window.ms", Long, "30000", METRICS),
     ignored("telemetry.max.bytes", Int, "1048576", METRICS),
-    ignored("quota.window.num", Int, "11", QUOTAS),
-    ignored("quota.window.size.seconds", Int, "1", QUOTAS),
     ignored("background.threads", Int, "10", RUNTIME),
     ignored("delete.records.purgatory.purge.interval.requests", Int, "1", RUNTIME),
     ignored("fetch.purgatory.purge.interval.requests", Int, "1000", RUNTIME),
