@@ -19,7 +19,7 @@ use tidemark_proto::record::build::Builder;
 use tidemark_proto::record::view::Batch;
 use tokio::io::duplex;
 
-use super::testing::{again, running};
+use super::testing::{again, running, running_with};
 use super::*;
 use crate::cluster::command::NewTopic;
 use crate::cluster::{Command, Reply};
@@ -40,6 +40,11 @@ impl House {
     /// A fresh one.
     pub async fn open() -> House {
         House::around(running().await)
+    }
+
+    /// A fresh one with settings.
+    pub async fn with(sets: &[&str]) -> House {
+        House::around(running_with(sets).await)
     }
 
     fn around(running: Running) -> House {

@@ -58,6 +58,8 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod old_produce;
 mod produce;
+#[cfg(test)]
+mod produce_tests;
 mod push_telemetry;
 #[cfg(test)]
 mod quota_tests;
@@ -67,9 +69,12 @@ mod table;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod txn_tests;
 mod unregister_broker;
 mod update_features;
 pub mod view;
+mod write_txn_markers;
 
 use std::fmt;
 use std::sync::Arc;

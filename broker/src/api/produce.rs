@@ -3,8 +3,9 @@
 //! Two phases: batches are validated and handed to their partitions in arrival order, the answer follows when they
 //! are durable. acks=1 waits like acks=all (`tidemark.acks.one`); acks=0 is never answered, and takes
 //! its share of the connection's window until it is durable. A refused leader comes
-//! with the current one (KIP-951). Differs from Kafka: never 19/20, the bucket needs no replicas; transactional
-//! batches are refused (48) until there is a transaction coordinator.
+//! with the current one (KIP-951). Differs from Kafka: never 19/20, the bucket needs no replicas. A transactional
+//! batch needs a transactional id in the request; whether its transaction is under way is the coordinator's to say, and there
+//! is none yet.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,12 +19,15 @@ use tidemark_proto::kafka::messages::produce_response::{
 };
 use tidemark_proto::kafka::messages::{ProduceRequest, ProduceResponse};
 use tidemark_proto::kafka::text::Text;
-use tidemark_proto::record::TimestampType;
+use tidemark_proto::record::stamp::recompressed;
 use tidemark_proto::record::validate::{Rules, validate_entry};
+use tidemark_proto::record::view::Batch;
+use tidemark_proto::record::{Compression, TimestampType};
 
 use crate::api::new_leader::NewLeaders;
 use crate::api::{Ctx, Operation, Resource};
 use crate::cluster::image::{Image, Topic};
+use crate::config;
 use crate::node::{ADMIN_CLIENT, Node, is_internal};
 use crate::partition::{Write, WriteResults};
 use crate::quota::Kind;
@@ -67,12 +71,16 @@ pub async fn start(
 ) -> impl Future<Output = Result<Told, &'static str>> + Send + use<> {
     let (acks, timeout) =
         (request.acks, Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)));
+    let transactional = request
+        .transactional_id
+        .as_ref()
+        .is_some_and(|id| node.allows(ctx, Operation::Write, Resource::TransactionalId(id)));
     let image = node.cluster.image();
     let mut writes = Vec::new();
     let groups: Vec<Group> = request
         .topic_data
         .into_iter()
-        .map(|topic| take(node, ctx, &image, acks, topic, &mut writes))
+        .map(|topic| take(node, ctx, &image, (acks, transactional), topic, &mut writes))
         .collect();
     let early = acks == 1 && node.config.acks_one_is_leader;
     let sent = writes.len();
@@ -107,7 +115,7 @@ fn take(
     node: &Node,
     ctx: &Ctx,
     image: &Image,
-    acks: i16,
+    (acks, transactional): (i16, bool),
     topic: TopicProduceData,
     writes: &mut Vec<Write>,
 ) -> Group {
@@ -118,14 +126,17 @@ fn take(
         None => (topic.name.clone(), topic.topic_id),
     };
     let verdict = allowed(node, ctx, acks, &name, by_id, found.map(|t| &**t));
-    let verdict = verdict.map(|t| (t, node.rules(&node.live.now().topic(&t.configs), ctx.version)));
+    let verdict = verdict.map(|topic| {
+        let config = node.live.now().topic(&topic.configs);
+        Terms { topic, rules: node.rules(&config, ctx.version), config, transactional }
+    });
     let mut seen = std::collections::BTreeSet::new();
     let rows = topic.partition_data.into_iter().map(|data| {
         let index = data.index;
         let entry = match (&verdict, seen.insert(index)) {
             (Err(code), _) => Entry::refused(*code),
             (Ok(_), false) => Entry::refused(ErrorCode::InvalidRequest),
-            (Ok((topic, rules)), true) => take_partition(node, topic, rules, data, writes),
+            (Ok(terms), true) => take_partition(node, terms, data, writes),
         };
         Row { index, entry }
     });
@@ -158,13 +169,22 @@ fn allowed<'a>(
     Ok(topic)
 }
 
+/// What holds for the batches of one topic of a request.
+struct Terms<'a> {
+    topic: &'a Topic,
+    rules: Rules,
+    config: config::Topic,
+    /// Whether the request names a transactional id that its sender may write for.
+    transactional: bool,
+}
+
 fn take_partition(
     node: &Node,
-    topic: &Topic,
-    rules: &Rules,
+    terms: &Terms<'_>,
     data: PartitionProduceData,
     writes: &mut Vec<Write>,
 ) -> Entry {
+    let topic = terms.topic;
     let tp = TopicPartition { topic: topic.id, partition: PartitionIndex(data.index) };
     if topic.partition(tp.partition).is_none() {
         return Entry::refused(ErrorCode::UnknownTopicOrPartition);
@@ -173,19 +193,47 @@ fn take_partition(
         return Entry::refused(ErrorCode::InvalidRecord);
     };
     let length = bytes.len();
-    match validate_entry(bytes, rules) {
-        Ok(valid) if valid.batch.is_transactional() => Entry::refused(ErrorCode::InvalidTxnState),
-        Ok(valid) => {
-            node.metrics.messages_in(&topic.name, i64::from(valid.batch.count()), length);
-            let by_broker = valid.batch.timestamp_type() == TimestampType::LogAppendTime;
-            let append_time = by_broker.then(|| valid.batch.max_timestamp());
-            writes.push(Write { tp, batch: valid.batch, leader_epoch: None });
-            Entry::Sent { at: writes.len() - 1, append_time }
+    let valid = validate_entry(bytes, &terms.rules).map_err(|invalid| {
+        node.metrics.bytes_rejected(&topic.name, length, invalid.code);
+        let records = invalid.records.into_iter().map(|r| (r.index, r.message)).collect();
+        Entry::Refused { code: invalid.code, message: Some(invalid.message), records }
+    });
+    let batch = match valid.and_then(|valid| terms.settle(valid.batch)) {
+        Ok(batch) => batch,
+        Err(refused) => return refused,
+    };
+    node.metrics.messages_in(&topic.name, i64::from(batch.count()), length);
+    let by_broker = batch.timestamp_type() == TimestampType::LogAppendTime;
+    let append_time = by_broker.then(|| batch.max_timestamp());
+    writes.push(Write { tp, batch, leader_epoch: None });
+    Entry::Sent { at: writes.len() - 1, append_time }
+}
+
+impl Terms<'_> {
+    /// A valid batch as it is stored: under the topic's codec, and still within its bounds then.
+    fn settle(&self, batch: Batch) -> Result<Batch, Entry> {
+        if batch.is_transactional() && !self.transactional {
+            return Err(Entry::refused(ErrorCode::TransactionalIdAuthorizationFailed));
         }
-        Err(invalid) => {
-            node.metrics.bytes_rejected(&topic.name, length, invalid.code);
-            let records = invalid.records.into_iter().map(|r| (r.index, r.message)).collect();
-            Entry::Refused { code: invalid.code, message: Some(invalid.message), records }
+        let codec = match self.config.compression {
+            config::Compression::Producer => None,
+            config::Compression::Uncompressed => Some(Compression::None),
+            config::Compression::Gzip => Some(Compression::Gzip),
+            config::Compression::Snappy => Some(Compression::Snappy),
+            config::Compression::Lz4 => Some(Compression::Lz4),
+            config::Compression::Zstd => Some(Compression::Zstd),
+        };
+        let limit = self.rules.max_decompressed_bytes;
+        let stored = match codec.map(|codec| recompressed(&batch, codec, limit)) {
+            None => batch,
+            Some(Ok(stored)) => stored,
+            Some(Err(_)) => return Err(Entry::refused(ErrorCode::CorruptMessage)),
+        };
+        let segment = usize::try_from(self.config.segment_bytes).unwrap_or(usize::MAX);
+        match stored.size() {
+            size if size > self.rules.max_message_bytes => Err(Entry::refused(ErrorCode::MessageTooLarge)),
+            size if size > segment => Err(Entry::refused(ErrorCode::RecordListTooLarge)),
+            _ => Ok(stored),
         }
     }
 }

@@ -122,6 +122,6 @@ async fn a_throttled_fetch_opens_no_session() {
     house.topic("t", &[]).await;
     house.produce(9, "t", &batch(&[1])).await;
     house.quota("consumer_byte_rate", Some(5.0)).await;
-    assert_eq!(house.fetch_in_session((0, 0), 0).await.throttle_time_ms > 0, true);
+    assert!(house.fetch_in_session((0, 0), 0).await.throttle_time_ms > 0);
     assert_eq!(house.running.node.fetch_sessions.lock().len(), 0);
 }

@@ -14,7 +14,7 @@ use tidemark_proto::kafka::messages::{
     ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
     ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
     OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, SyncGroupRequest,
-    UnregisterBrokerRequest, UpdateFeaturesRequest,
+    UnregisterBrokerRequest, UpdateFeaturesRequest, WriteTxnMarkersRequest,
 };
 
 use super::Operation::{
@@ -29,7 +29,7 @@ use super::{
     heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
     list_groups, list_offsets, list_partition_reassignments, list_transactions, metadata, offset_commit,
     offset_delete, offset_fetch, offset_for_leader_epoch, old_produce, ordered, produce, push_telemetry,
-    reply_and_hold, sync_group, unregister_broker, update_features,
+    reply_and_hold, sync_group, unregister_broker, update_features, write_txn_markers,
 };
 use std::time::Duration;
 
@@ -190,6 +190,13 @@ pub const ROWS: &[Row] = &[
         max: 4,
         needs: &[Need::Topic(Describe)],
         start: free!(offset_for_leader_epoch::handle, OffsetForLeaderEpochRequest),
+    },
+    Row {
+        key: ApiKey::WriteTxnMarkers,
+        min: 1,
+        max: 2,
+        needs: &[Need::Cluster(Alter)],
+        start: free!(write_txn_markers::handle, WriteTxnMarkersRequest),
     },
     Row {
         key: ApiKey::DescribeConfigs,

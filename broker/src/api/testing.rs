@@ -127,14 +127,19 @@ impl Authorizer for Deny {
 
 /// A node of its own cluster over a bucket in memory, registered; it owns nothing.
 pub async fn node() -> Arc<Node> {
-    let parts = parts().await;
+    let parts = parts(&[]).await;
     parts.cluster.register().await.unwrap();
     Node::new(parts)
 }
 
 /// The same, with a lane of its own.
 pub async fn running() -> Running {
-    let running = Node::start(parts().await);
+    running_with(&[]).await
+}
+
+/// The same with settings.
+pub async fn running_with(sets: &[&str]) -> Running {
+    let running = Node::start(parts(sets).await);
     running.node.registered().await;
     running
 }
@@ -146,8 +151,9 @@ pub async fn again(node: &Node) -> Running {
     running
 }
 
-async fn parts() -> Parts {
-    let settings = config::Settings::load(None, &["tidemark.bucket=memory:".into()]).unwrap();
+async fn parts(sets: &[&str]) -> Parts {
+    let sets = ["tidemark.bucket=memory:"].iter().chain(sets).map(|set| (*set).to_owned());
+    let settings = config::Settings::load(None, &sets.collect::<Vec<_>>()).unwrap();
     let config = Arc::new(config::Broker::new(settings).unwrap());
     let seams = Seams::seeded(1);
     let bucket = Bucket::open(&config.bucket, &seams).unwrap();

@@ -7,7 +7,7 @@ use tidemark_proto::id::{LeaderEpoch, Offset};
 use tidemark_tiering::parcel::footer::BatchEntry;
 use tidemark_tiering::run;
 
-use super::producer::{Origin, Producers};
+use super::producer::{End, Origin, Producers};
 use super::state::{Appended, enter};
 
 /// See the module.
@@ -48,7 +48,10 @@ pub fn appended(entry: &BatchEntry) -> Appended {
         origin,
         max_timestamp: entry.max_timestamp,
         transactional: entry.is_transactional() && !entry.is_control(),
-        marker: entry.marker.as_ref().map(|m| m.coordinator_epoch),
+        marker: entry
+            .marker
+            .as_ref()
+            .map(|m| End { commit: m.commit, coordinator_epoch: m.coordinator_epoch }),
     }
 }
 

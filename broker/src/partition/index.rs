@@ -72,6 +72,17 @@ pub struct Stored {
     pub bytes: Range<u64>,
 }
 
+impl Source {
+    /// Offset behind its last batch; of what lies in runs, the most it may be.
+    pub fn until(&self) -> Option<Offset> {
+        match self {
+            Source::Memory(batches) => batches.last().map(Stamped::next_offset),
+            Source::Stored(stored) => stored.entries().last().map(|batch| batch.last_offset.plus(1)),
+            Source::Archived { until, .. } => Some(*until),
+        }
+    }
+}
+
 impl Stored {
     /// The footer's word on each batch.
     pub fn entries(&self) -> &[BatchEntry] {

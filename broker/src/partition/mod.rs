@@ -26,7 +26,7 @@ use tidemark_proto::record::view::Batch;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::partition::index::Source;
-use crate::partition::producer::Producer;
+use crate::partition::producer::{Aborted, Producer};
 use crate::partition::waiters::Waiter;
 
 /// A validated batch for one partition.
@@ -102,6 +102,8 @@ pub struct Look {
     pub sources: Vec<Source>,
     /// How many bytes they are; an archived source counts as the whole appetite.
     pub bytes: usize,
+    /// For readers of committed data: the aborted transactions among these bytes.
+    pub aborted: Option<Vec<Aborted>>,
 }
 
 /// A time look-up (ListOffsets).

@@ -176,5 +176,6 @@ fn open(
     }
     // The metadata has the last word on where the log starts; it never names what was not durable.
     base.log_start = base.log_start.max(row.map_or(Offset(0), |p| p.log_start)).min(base.end);
+    base.producers.forget_aborted(base.log_start);
     Ok((base, index))
 }

@@ -67,10 +67,32 @@ pub enum Verdict {
     Duplicate(Mark),
 }
 
+/// A transaction that was aborted: readers of committed data pass over its batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aborted {
+    /// Whose.
+    pub producer: ProducerId,
+    /// Offset of its first record.
+    pub first: Offset,
+    /// Offset of the marker that ended it.
+    pub marker: Offset,
+}
+
+/// A transaction marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Whether what it ends counts.
+    pub commit: bool,
+    /// Epoch of the coordinator that wrote it.
+    pub coordinator_epoch: i32,
+}
+
 /// All producers of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Producers {
     known: BTreeMap<ProducerId, Producer>,
+    /// In the order of their markers.
+    aborted: Vec<Aborted>,
 }
 
 /// The sequence after `sequence`: 2³¹−1 is followed by 0.
@@ -101,7 +123,8 @@ impl Producers {
         match (known.marks.front(), known.marks.back()) {
             (_, Some(newest)) if origin.first == next_sequence(newest.last) => Ok(Verdict::Append),
             (Some(oldest), _) if origin.last < oldest.first => Err(ErrorCode::DuplicateSequenceNumber),
-            (None, _) => Ok(Verdict::Append), // only markers are remembered
+            // Only a marker is remembered: its epoch has not begun.
+            (None, _) if origin.first == 0 => Ok(Verdict::Append),
             _ => Err(ErrorCode::OutOfOrderSequenceNumber),
         }
     }
@@ -137,8 +160,33 @@ impl Producers {
         self.bound();
     }
 
-    /// Notes a transaction marker: the producer's open transaction ends.
-    pub fn end_txn(&mut self, id: ProducerId, epoch: ProducerEpoch, coordinator_epoch: i32, at: Millis) {
+    /// Judges a batch of a transaction, or one outside of any.
+    ///
+    /// # Errors
+    /// `InvalidTxnState` for a batch outside of a transaction while the producer's own is open.
+    pub fn check_txn(&self, id: ProducerId, transactional: bool) -> Result<(), ErrorCode> {
+        let open = self.known.get(&id).is_some_and(|p| p.open_txn.is_some());
+        if open && !transactional { Err(ErrorCode::InvalidTxnState) } else { Ok(()) }
+    }
+
+    /// Judges a transaction marker.
+    ///
+    /// # Errors
+    /// `InvalidProducerEpoch` for an epoch older than the newest seen, `TransactionCoordinatorFenced` for a coordinator older
+    /// than the last one.
+    pub fn check_end(&self, id: ProducerId, epoch: ProducerEpoch, end: End) -> Result<(), ErrorCode> {
+        match self.known.get(&id) {
+            Some(known) if epoch < known.epoch => Err(ErrorCode::InvalidProducerEpoch),
+            Some(known) if end.coordinator_epoch < known.coordinator_epoch => {
+                Err(ErrorCode::TransactionCoordinatorFenced)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes a transaction marker at offset `marker`: the producer's open transaction ends.
+    pub fn end_txn(&mut self, id: ProducerId, epoch: ProducerEpoch, end: End, marker: Offset, at: Millis) {
+        let coordinator_epoch = end.coordinator_epoch;
         let known = self.known.entry(id).or_insert_with(|| Producer {
             epoch,
             marks: VecDeque::new(),
@@ -150,9 +198,23 @@ impl Producers {
             known.epoch = epoch;
             known.marks.clear();
         }
-        known.open_txn = None;
+        if let Some(first) = known.open_txn.take().filter(|_| !end.commit) {
+            self.aborted.push(Aborted { producer: id, first, marker });
+        }
         known.coordinator_epoch = coordinator_epoch;
         known.touched = known.touched.max(at);
+    }
+
+    /// The aborted transactions that have an offset in `from..until`, in the order of their markers.
+    pub fn aborted(&self, from: Offset, until: Offset) -> Vec<Aborted> {
+        let since = self.aborted.partition_point(|txn| txn.marker < from);
+        self.aborted[since..].iter().filter(|txn| txn.first < until).copied().collect()
+    }
+
+    /// Forgets aborted transactions that end below the log start.
+    pub fn forget_aborted(&mut self, log_start: Offset) {
+        let since = self.aborted.partition_point(|txn| txn.marker < log_start);
+        self.aborted.drain(..since);
     }
 
     /// First offset of the oldest open transaction; the last stable offset may not pass it.
@@ -185,6 +247,11 @@ impl Producers {
         self.known.get(&id)
     }
 
+    #[cfg(test)]
+    fn forget(&mut self, id: ProducerId) {
+        self.known.remove(&id);
+    }
+
     fn bound(&mut self) {
         if self.known.len() > PRODUCERS_MAX {
             let idle = self.known.iter().filter(|(_, p)| p.open_txn.is_none()).min_by_key(|(_, p)| p.touched);
@@ -197,7 +264,7 @@ impl Producers {
     /// Bytes for a snapshot (run footers and checkpoints carry them opaquely).
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
-        out.put_u8(1);
+        out.put_u8(2);
         out.put_u32(u32::try_from(self.known.len()).expect("bounded by PRODUCERS_MAX"));
         for (id, p) in &self.known {
             out.put_i64(id.0);
@@ -214,6 +281,11 @@ impl Producers {
                 out.put_i64(m.timestamp.0);
             }
         }
+        for txn in &self.aborted {
+            out.put_i64(txn.producer.0);
+            out.put_i64(txn.first.0);
+            out.put_i64(txn.marker.0);
+        }
         out.freeze()
     }
 
@@ -223,7 +295,8 @@ impl Producers {
         if bytes.is_empty() {
             return Some(producers);
         }
-        if bytes.try_get_u8().ok()? != 1 {
+        let version = bytes.try_get_u8().ok()?;
+        if !matches!(version, 1 | 2) {
             return None;
         }
         for _ in 0..bytes.try_get_u32().ok()? {
@@ -245,6 +318,16 @@ impl Producers {
             let open_txn = (open >= 0).then_some(Offset(open));
             producers.known.insert(id, Producer { epoch, marks, coordinator_epoch, open_txn, touched });
         }
+        // Version 1 knew no aborted transactions.
+        while version > 1 && !bytes.is_empty() {
+            let producer = ProducerId(bytes.try_get_i64().ok()?);
+            let first = Offset(bytes.try_get_i64().ok()?);
+            let marker = Offset(bytes.try_get_i64().ok()?);
+            if first > marker || producers.aborted.last().is_some_and(|last| last.marker >= marker) {
+                return None;
+            }
+            producers.aborted.push(Aborted { producer, first, marker });
+        }
         bytes.is_empty().then_some(producers)
     }
 
@@ -256,6 +339,9 @@ impl Producers {
             for (a, b) in p.marks.iter().zip(p.marks.iter().skip(1)) {
                 assert!(a.end < b.base, "marks are in log order");
             }
+        }
+        for (a, b) in self.aborted.iter().zip(self.aborted.iter().skip(1)) {
+            assert!(a.marker < b.marker, "aborted transactions are in the order of their markers");
         }
     }
 }
@@ -327,9 +413,12 @@ mod tests {
             Millis(5),
             true,
         );
+        let end = End { commit: false, coordinator_epoch: 0 };
+        producers.end_txn(ProducerId(9), ProducerEpoch(1), end, Offset(111), Millis(6));
         let bytes = producers.encode();
         assert_eq!(Producers::decode(bytes.clone()), Some(producers));
-        for cut in 1..bytes.len() {
+        // Without its one aborted transaction it is a snapshot too.
+        for cut in (1..bytes.len()).filter(|cut| *cut != bytes.len() - 24) {
             assert_eq!(Producers::decode(bytes.slice(..cut)), None, "truncated at {cut}");
         }
     }
@@ -347,8 +436,52 @@ mod tests {
         producers.expire(Millis(1_000));
         assert!(producers.get(ProducerId(7)).is_none());
         assert_eq!(producers.first_open(), Some(Offset(2)));
-        producers.end_txn(ProducerId(9), ProducerEpoch(0), 3, Millis(2));
+        let end = End { commit: true, coordinator_epoch: 3 };
+        producers.end_txn(ProducerId(9), ProducerEpoch(0), end, Offset(3), Millis(2));
         producers.expire(Millis(1_000));
         assert!(producers.is_empty());
+    }
+
+    #[test]
+    fn aborted_transactions_are_listed_where_they_overlap_and_committed_ones_never() {
+        let mut producers = Producers::default();
+        let mut txn = |id: i64, first: i64, marker: i64, commit: bool| {
+            let origin = Origin { id: ProducerId(id), epoch: ProducerEpoch(0), first: 0, last: 0 };
+            producers.forget(ProducerId(id));
+            producers.record(origin, Offset(first), Offset(first), Millis(0), true);
+            let end = End { commit, coordinator_epoch: 0 };
+            producers.end_txn(ProducerId(id), ProducerEpoch(0), end, Offset(marker), Millis(0));
+            producers.check_invariants();
+        };
+        txn(1, 0, 5, false);
+        txn(2, 3, 7, true);
+        txn(3, 2, 20, false);
+        txn(4, 21, 22, false);
+        let ids = |from, until| -> Vec<i64> {
+            producers.aborted(Offset(from), Offset(until)).iter().map(|t| t.producer.0).collect()
+        };
+        assert_eq!(ids(0, 100), [1, 3, 4]);
+        assert_eq!(ids(0, 2), [1], "the end is exclusive");
+        assert_eq!(ids(5, 6), [1, 3], "a marker is part of its transaction");
+        assert_eq!(ids(6, 21), [3]);
+        assert_eq!(ids(23, 100), [] as [i64; 0]);
+        producers.forget_aborted(Offset(6));
+        assert_eq!(producers.aborted(Offset(0), Offset(100)).len(), 2);
+    }
+
+    #[test]
+    fn markers_of_older_epochs_and_coordinators_are_refused() {
+        let mut producers = with(&[(3, 0, 0, 1)]);
+        let end = |coordinator_epoch| End { commit: true, coordinator_epoch };
+        let check = |producers: &Producers, epoch, coordinator| {
+            producers.check_end(ProducerId(7), ProducerEpoch(epoch), end(coordinator))
+        };
+        assert_eq!(check(&producers, 2, 0), Err(ErrorCode::InvalidProducerEpoch));
+        assert_eq!(check(&producers, 3, 4), Ok(()));
+        producers.end_txn(ProducerId(7), ProducerEpoch(4), end(4), Offset(2), Millis(2));
+        assert_eq!(check(&producers, 4, 3), Err(ErrorCode::TransactionCoordinatorFenced));
+        assert_eq!(check(&producers, 3, 9), Err(ErrorCode::InvalidProducerEpoch));
+        assert_eq!(producers.check(origin(4, 1, 1)), Err(ErrorCode::OutOfOrderSequenceNumber));
+        assert_eq!(producers.check(origin(4, 0, 0)), Ok(Verdict::Append), "a marker's epoch begins at 0");
     }
 }

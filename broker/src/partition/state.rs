@@ -6,11 +6,11 @@
 
 use std::collections::VecDeque;
 
-use tidemark_proto::id::{LeaderEpoch, Millis, Offset, ProducerId, Seq};
+use tidemark_proto::id::{LeaderEpoch, Millis, Offset, ProducerEpoch, ProducerId, Seq};
 use tidemark_proto::kafka::error::ErrorCode;
 
 use super::base::Base;
-use super::producer::{Mark, Origin, Producer, Producers, Verdict};
+use super::producer::{Aborted, End, Mark, Origin, Producer, Producers, Verdict};
 
 /// A validated batch that asks to be appended.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +19,21 @@ pub struct Arrival {
     pub origin: Option<Origin>,
     /// Number of offsets it takes (last offset delta + 1), at least 1.
     pub span: i64,
+    /// Whether it belongs to a transaction.
+    pub transactional: bool,
     /// Whether the partition was opened so lately that a client's earlier batches may still be on their way back.
     pub settling: bool,
+}
+
+/// A transaction marker that asks to be appended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// Whose transaction.
+    pub producer: ProducerId,
+    /// Under which epoch.
+    pub epoch: ProducerEpoch,
+    /// How it ends.
+    pub end: End,
 }
 
 /// What to do with an arrival.
@@ -57,8 +70,8 @@ pub struct Appended {
     pub max_timestamp: Millis,
     /// Bit 4 of the attributes, on a data batch.
     pub transactional: bool,
-    /// A transaction marker, with its coordinator's epoch.
-    pub marker: Option<i32>,
+    /// What it ends, where it is a transaction marker.
+    pub marker: Option<End>,
 }
 
 /// What one parcel adds to this partition: where the log ends once it is durable.
@@ -113,11 +126,21 @@ impl State {
         {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
-        if let Some(origin) = arrival.origin
-            && let Verdict::Duplicate(mark) = self.producers.check(origin)?
-        {
-            return Ok(Admission::Duplicate { mark, durable_with: self.durable_with(mark.end) });
+        if let Some(origin) = arrival.origin {
+            if let Verdict::Duplicate(mark) = self.producers.check(origin)? {
+                return Ok(Admission::Duplicate { mark, durable_with: self.durable_with(mark.end) });
+            }
+            self.producers.check_txn(origin.id, arrival.transactional)?;
         }
+        Ok(Admission::Append { base: self.end, leader_epoch: self.leader_epoch })
+    }
+
+    /// Decides on a transaction marker.
+    ///
+    /// # Errors
+    /// As of [`Producers::check_end`]; to be held as those of [`State::admit`].
+    pub fn admit_end(&self, ending: &Ending) -> Result<Admission, ErrorCode> {
+        self.producers.check_end(ending.producer, ending.epoch, ending.end)?;
         Ok(Admission::Append { base: self.end, leader_epoch: self.leader_epoch })
     }
 
@@ -163,6 +186,7 @@ impl State {
     /// Moves the log start up; never down, never above the high watermark.
     pub fn raise_log_start(&mut self, to: Offset) {
         self.log_start = self.log_start.max(to.min(self.hw));
+        self.producers.forget_aborted(self.log_start);
     }
 
     /// Forgets producers idle since before `deadline`.
@@ -188,6 +212,11 @@ impl State {
     /// Last stable offset: read_committed sees only below it.
     pub fn lso(&self) -> Offset {
         self.durable_open.map_or(self.hw, |open| open.min(self.hw))
+    }
+
+    /// The aborted transactions that have an offset in `from..until`. Below the last stable offset the list is complete.
+    pub fn aborted(&self, from: Offset, until: Offset) -> Vec<Aborted> {
+        self.producers.aborted(from, until)
     }
 
     /// The epoch under which this broker owns the partition.
@@ -249,9 +278,7 @@ pub(super) fn enter(epochs: &mut Vec<(LeaderEpoch, Offset)>, producers: &mut Pro
     }
     let Some(origin) = batch.origin else { return };
     match batch.marker {
-        Some(coordinator_epoch) => {
-            producers.end_txn(origin.id, origin.epoch, coordinator_epoch, batch.max_timestamp);
-        }
+        Some(end) => producers.end_txn(origin.id, origin.epoch, end, batch.base, batch.max_timestamp),
         None => {
             producers.record(origin, batch.base, batch.last, batch.max_timestamp, batch.transactional);
         }
@@ -260,10 +287,8 @@ pub(super) fn enter(epochs: &mut Vec<(LeaderEpoch, Offset)>, producers: &mut Pro
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use tidemark_proto::id::ProducerEpoch;
-
     use super::*;
+    use proptest::prelude::*;
 
     fn open() -> State {
         State::open(Base::default(), LeaderEpoch(0))
@@ -275,7 +300,7 @@ mod tests {
         span: i64,
         seq: u64,
     ) -> Result<Admission, ErrorCode> {
-        let admission = state.admit(&Arrival { origin, span, settling: false })?;
+        let admission = state.admit(&Arrival { origin, span, transactional: false, settling: false })?;
         if let Admission::Append { base, leader_epoch } = admission {
             let last = base.plus(span - 1);
             let appended = Appended {
@@ -327,10 +352,65 @@ mod tests {
     #[test]
     fn a_second_batch_does_not_overtake_a_refused_first_one() {
         let mut state = open();
-        let second = Arrival { origin: origin(3, 3), span: 1, settling: true };
+        let second = Arrival { origin: origin(3, 3), span: 1, transactional: false, settling: true };
         assert_eq!(state.admit(&second), Err(ErrorCode::NotLeaderOrFollower));
         append(&mut state, origin(0, 2), 3, 0).expect("the first one is back");
         assert!(matches!(state.admit(&second), Ok(Admission::Append { base: Offset(3), .. })));
+    }
+
+    fn in_txn(state: &mut State, id: i64, first: i32, seq: u64) -> Result<Admission, ErrorCode> {
+        let origin = Some(Origin { id: ProducerId(id), epoch: ProducerEpoch(0), first, last: first });
+        let admission = state.admit(&Arrival { origin, span: 1, transactional: true, settling: false })?;
+        if let Admission::Append { base, leader_epoch } = admission {
+            let max_timestamp = Millis(0);
+            let (last, transactional, marker) = (base, true, None);
+            let batch = Appended { base, last, leader_epoch, origin, max_timestamp, transactional, marker };
+            state.apply(&batch, Seq(seq));
+        }
+        state.check();
+        Ok(admission)
+    }
+
+    fn end(state: &mut State, id: i64, commit: bool, seq: u64) {
+        let (producer, epoch) = (ProducerId(id), ProducerEpoch(0));
+        let end = End { commit, coordinator_epoch: 0 };
+        let Ok(Admission::Append { base, leader_epoch }) = state.admit_end(&Ending { producer, epoch, end })
+        else {
+            panic!("a marker is admitted")
+        };
+        let origin = Some(Origin { id: producer, epoch, first: -1, last: -1 });
+        let (last, max_timestamp, transactional, marker) = (base, Millis(0), false, Some(end));
+        let batch = Appended { base, last, leader_epoch, origin, max_timestamp, transactional, marker };
+        state.apply(&batch, Seq(seq));
+        state.check();
+    }
+
+    #[test]
+    fn the_last_stable_offset_stays_below_the_first_open_transaction_until_its_marker_is_durable() {
+        let mut state = open();
+        append(&mut state, None, 2, 0).expect("appends");
+        in_txn(&mut state, 8, 0, 1).expect("appends");
+        in_txn(&mut state, 9, 0, 2).expect("appends");
+        state.on_durable(Seq(3));
+        assert_eq!((state.hw(), state.lso()), (Offset(4), Offset(2)));
+        end(&mut state, 8, false, 3);
+        assert_eq!(state.lso(), Offset(2), "the marker is not durable");
+        state.on_durable(Seq(4));
+        assert_eq!((state.hw(), state.lso()), (Offset(5), Offset(3)), "the second one is open");
+        end(&mut state, 9, true, 4);
+        state.on_durable(Seq(5));
+        assert_eq!(state.lso(), state.hw());
+        let aborted = state.aborted(Offset(0), state.lso());
+        assert_eq!(aborted, [Aborted { producer: ProducerId(8), first: Offset(2), marker: Offset(4) }]);
+    }
+
+    #[test]
+    fn a_batch_outside_of_the_open_transaction_of_its_producer_is_refused() {
+        let mut state = open();
+        in_txn(&mut state, 1, 0, 0).expect("appends");
+        assert_eq!(append(&mut state, origin(1, 1), 1, 0), Err(ErrorCode::InvalidTxnState));
+        end(&mut state, 1, true, 0);
+        append(&mut state, origin(1, 1), 1, 0).expect("the transaction has ended");
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use tidemark_proto::id::{LaneId, LeaderEpoch, Millis, Offset, Seq, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_proto::record::control::{EndMarker, Outcome};
 use tidemark_proto::record::stamp::Stamped;
+use tidemark_proto::record::view::Batch;
 use tidemark_tiering::keys;
 use tidemark_tiering::lane::{Event, Sealer, Writer};
 use tidemark_tiering::parcel::{BatchEntry, Entry, Footer};
@@ -18,11 +20,11 @@ use tidemark_tiering::watch;
 use tokio::sync::{mpsc, oneshot};
 
 use super::base::{Base, appended};
-use super::index::{Appetite, Extent, Index, Parcel};
+use super::index::{Appetite, Extent, Index, Parcel, Source};
 use super::opening::Opened;
 use super::parked::Parked;
-use super::producer::{Origin, Producers};
-use super::state::{Admission, Arrival, State};
+use super::producer::{End, Origin, Producers};
+use super::state::{Admission, Arrival, Ending, State};
 use super::ticket::{Ticket, Tickets};
 use super::waiters::Waiters;
 use super::{
@@ -381,10 +383,15 @@ impl Task {
         let arrival = Arrival {
             origin: origin.filter(|_| !batch.is_control()),
             span: i64::from(batch.last_offset_delta()) + 1,
+            transactional: batch.is_transactional(),
             settling: open.opened.elapsed() < SETTLING,
         };
         let log_start = open.state.log_start();
-        let (base, leader_epoch) = match open.state.admit(&arrival) {
+        let admission = match ending(batch) {
+            Some(ending) => open.state.admit_end(&ending),
+            None => open.state.admit(&arrival),
+        };
+        let (base, leader_epoch) = match admission {
             Err(code) => return (Err(code), open.state.settled_with()),
             Ok(Admission::Duplicate { mark, durable_with }) => {
                 let durable_with = durable_with.filter(|_| !planted::is(Bug::DuplicateAckedEarly));
@@ -597,6 +604,7 @@ impl Task {
                 for (tp, offset) in to {
                     if let Some(Slot::Open(open)) = self.partitions.get_mut(&tp) {
                         open.state.raise_log_start(offset);
+                        open.base.producers.forget_aborted(offset);
                         // Who waits below it learns that it is gone.
                         open.waiters.wake_all();
                     }
@@ -627,7 +635,10 @@ impl Task {
         let (sources, bytes) = open.index.plan(ask.offset, until, open.state.end(), appetite);
         *first &= bytes == 0;
         *room = room.saturating_sub(bytes);
-        Ok(Look { bounds, sources, bytes })
+        let end = || sources.iter().filter_map(Source::until).max();
+        let within = |until| open.state.aborted(ask.offset, until);
+        let aborted = ask.committed.then(|| end().map_or_else(Vec::new, within));
+        Ok(Look { bounds, sources, bytes, aborted })
     }
 
     /// R12: everything open is answered, then the owner seals its lane as the last act.
@@ -667,6 +678,13 @@ impl Task {
             }
         }
     }
+}
+
+/// What a batch ends, if it is a transaction marker.
+fn ending(batch: &Batch) -> Option<Ending> {
+    let EndMarker { outcome, producer, epoch, coordinator_epoch } = EndMarker::read(batch).ok()??;
+    let end = End { commit: outcome == Outcome::Commit, coordinator_epoch };
+    Some(Ending { producer, epoch, end })
 }
 
 fn refuse(writes: usize, reply: oneshot::Sender<WriteResults>) {

@@ -14,7 +14,7 @@ use futures::StreamExt;
 use tidemark_proto::id::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::messages::fetch_response::{
-    FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use tidemark_proto::kafka::messages::{FetchRequest, FetchResponse};
 use tidemark_proto::kafka::pieces::Pieces;
@@ -24,6 +24,7 @@ use self::session::{Begun, Came, Key, Said, TopicKey, Want};
 use crate::api::new_leader::NewLeaders;
 use crate::api::{Ctx, Operation, Resource};
 use crate::node::Node;
+use crate::partition::producer::Aborted;
 use crate::partition::waiters::Waiter;
 use crate::partition::{Ask, Look};
 use crate::quota::Kind;
@@ -34,13 +35,22 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Reads of one fetch that run at a time.
 const READS: usize = 16;
 
+/// What one partition gives.
+struct Given {
+    said: Said,
+    lso: Offset,
+    /// `None` for who reads what is not committed too.
+    aborted: Option<Vec<Aborted>>,
+    pieces: Pieces,
+}
+
 /// One partition of the answer, on its way.
 struct Row {
     key: Key,
     want: Want,
     name: Text,
     found: Result<TopicPartition, ErrorCode>,
-    outcome: Result<(Said, Offset, Pieces), ErrorCode>,
+    outcome: Result<Given, ErrorCode>,
 }
 
 /// Serves a fetch.
@@ -60,7 +70,7 @@ pub async fn handle(node: Arc<Node>, ctx: Arc<Ctx>, request: FetchRequest) -> Fe
     let bound = node.bound(&ctx, Kind::Fetch);
     let most = bound.as_ref().map_or(usize::MAX, |bound| node.quotas.most(bound));
     let rows = serve(&node, &ctx, &request, &begun, most).await;
-    let bytes: usize = rows.iter().flat_map(|row| &row.outcome).map(|(_, _, pieces)| pieces.len()).sum();
+    let bytes: usize = rows.iter().flat_map(|row| &row.outcome).map(|given| given.pieces.len()).sum();
     let wait = bound.as_ref().map_or(Duration::ZERO, |bound| node.quotas.wait(bound, bytes));
     if !wait.is_zero() {
         // As in Kafka nothing is given, and nothing counted, until the client may have it. Its session stays (KAFKA-6946).
@@ -143,12 +153,12 @@ async fn take(
     found: Result<TopicPartition, ErrorCode>,
     want: Want,
     look: Option<Result<Look, ErrorCode>>,
-) -> Result<(Said, Offset, Pieces), ErrorCode> {
+) -> Result<Given, ErrorCode> {
     let (tp, look) = (found?, look.unwrap_or(Err(ErrorCode::NotLeaderOrFollower))?);
     let said = Said { hw: look.bounds.hw, log_start: look.bounds.log_start };
     let bytes_max = usize::try_from(want.bytes_max).unwrap_or(0);
     let pieces = node.fetching.pieces(tp, look.sources, bytes_max).await?;
-    Ok((said, look.bounds.lso, pieces))
+    Ok(Given { said, lso: look.bounds.lso, aborted: look.aborted, pieces })
 }
 
 fn resolve(node: &Node, ctx: &Ctx, key: &Key, want: Want) -> Row {
@@ -209,8 +219,8 @@ fn respond(node: &Node, ctx: &Ctx, begun: &Begun, rows: Vec<Row>) -> FetchRespon
         .iter()
         .map(|row| Came {
             key: row.key.clone(),
-            said: row.outcome.as_ref().ok().map(|(said, ..)| *said),
-            records: row.outcome.as_ref().is_ok_and(|(_, _, pieces)| !pieces.is_empty()),
+            said: row.outcome.as_ref().ok().map(|given| given.said),
+            records: row.outcome.as_ref().is_ok_and(|given| !given.pieces.is_empty()),
             notable: row.outcome.is_err(),
         })
         .collect();
@@ -259,12 +269,20 @@ fn partition(node: &Node, row: &Row, leaders: &mut NewLeaders<'_>) -> PartitionD
         ..Default::default()
     };
     match &row.outcome {
-        Ok((said, lso, pieces)) => {
+        Ok(Given { said, lso, aborted, pieces }) => {
             out.high_watermark = said.hw.0;
             out.last_stable_offset = lso.0;
             out.log_start_offset = said.log_start.0;
             node.metrics.bytes_out(&row.name, pieces.len());
             out.records = Some(pieces.clone());
+            out.aborted_transactions = aborted.as_ref().map(|list| {
+                let row = |txn: &Aborted| AbortedTransaction {
+                    producer_id: txn.producer.0,
+                    first_offset: txn.first.0,
+                    ..Default::default()
+                };
+                list.iter().map(row).collect()
+            });
         }
         Err(code) => {
             out.error_code = code.code();
