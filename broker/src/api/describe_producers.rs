@@ -58,7 +58,7 @@ fn state(id: ProducerId, producer: &Producer) -> ProducerState {
         producer_id: id.0,
         producer_epoch: i32::from(producer.epoch.0),
         last_sequence: producer.marks.back().map_or(-1, |mark| mark.last),
-        last_timestamp: producer.touched.0,
+        last_timestamp: producer.marks.back().map_or(producer.touched, |mark| mark.timestamp).0,
         coordinator_epoch: producer.coordinator_epoch,
         current_txn_start_offset: producer.open_txn.map_or(-1, |at| at.0),
         ..Default::default()

@@ -47,6 +47,7 @@ pub fn appended(entry: &BatchEntry) -> Appended {
         leader_epoch: entry.leader_epoch,
         origin,
         max_timestamp: entry.max_timestamp,
+        at: entry.max_timestamp,
         transactional: entry.is_transactional() && !entry.is_control(),
         marker: entry
             .marker

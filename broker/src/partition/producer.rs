@@ -222,6 +222,23 @@ impl Producers {
         self.known.values().filter_map(|p| p.open_txn).min()
     }
 
+    /// Notes that `id` wrote at `now`, by this broker's clock: what its records say of time does not count.
+    pub fn touch(&mut self, id: ProducerId, now: Millis) {
+        if let Some(known) = self.known.get_mut(&id) {
+            known.touched = known.touched.max(now);
+        }
+    }
+
+    /// Takes all for active at `now`: who opens a log cannot know when its batches came.
+    pub fn refresh(&mut self, now: Millis) {
+        self.known.values_mut().for_each(|known| known.touched = known.touched.max(now));
+    }
+
+    /// Forgets those that `other` does not know.
+    pub fn keep_known(&mut self, other: &Producers) {
+        self.known.retain(|id, _| other.known.contains_key(id));
+    }
+
     /// Forgets producers idle since before `deadline`; never one with an open transaction.
     pub fn expire(&mut self, deadline: Millis) {
         self.known.retain(|_, p| p.open_txn.is_some() || p.touched >= deadline);

@@ -68,6 +68,8 @@ pub struct Appended {
     pub origin: Option<Origin>,
     /// Largest timestamp.
     pub max_timestamp: Millis,
+    /// When it came, by the broker's clock; at replay the former.
+    pub at: Millis,
     /// Bit 4 of the attributes, on a data batch.
     pub transactional: bool,
     /// What it ends, where it is a transaction marker.
@@ -189,6 +191,11 @@ impl State {
         self.producers.forget_aborted(self.log_start);
     }
 
+    /// Forgets of `base` the producers that were idle too long here.
+    pub fn forget_expired(&self, base: &mut Base) {
+        base.producers.keep_known(&self.producers);
+    }
+
     /// Forgets producers idle since before `deadline`.
     pub fn expire_producers(&mut self, deadline: Millis) {
         self.producers.expire(deadline);
@@ -283,6 +290,7 @@ pub(super) fn enter(epochs: &mut Vec<(LeaderEpoch, Offset)>, producers: &mut Pro
             producers.record(origin, batch.base, batch.last, batch.max_timestamp, batch.transactional);
         }
     }
+    producers.touch(origin.id, batch.at);
 }
 
 #[cfg(test)]
@@ -309,6 +317,7 @@ mod tests {
                 leader_epoch,
                 origin,
                 max_timestamp: Millis(0),
+                at: Millis(0),
                 transactional: false,
                 marker: None,
             };
@@ -364,7 +373,9 @@ mod tests {
         if let Admission::Append { base, leader_epoch } = admission {
             let max_timestamp = Millis(0);
             let (last, transactional, marker) = (base, true, None);
-            let batch = Appended { base, last, leader_epoch, origin, max_timestamp, transactional, marker };
+            let at = Millis(0);
+            let batch =
+                Appended { base, last, leader_epoch, origin, max_timestamp, at, transactional, marker };
             state.apply(&batch, Seq(seq));
         }
         state.check();
@@ -380,7 +391,8 @@ mod tests {
         };
         let origin = Some(Origin { id: producer, epoch, first: -1, last: -1 });
         let (last, max_timestamp, transactional, marker) = (base, Millis(0), false, Some(end));
-        let batch = Appended { base, last, leader_epoch, origin, max_timestamp, transactional, marker };
+        let at = Millis(0);
+        let batch = Appended { base, last, leader_epoch, origin, max_timestamp, at, transactional, marker };
         state.apply(&batch, Seq(seq));
         state.check();
     }

@@ -24,7 +24,7 @@ use super::index::{Appetite, Extent, Index, Parcel, Source};
 use super::opening::Opened;
 use super::parked::Parked;
 use super::producer::{End, Origin, Producers};
-use super::state::{Admission, Arrival, Ending, State};
+use super::state::{Admission, Appended, Arrival, Ending, State};
 use super::ticket::{Ticket, Tickets};
 use super::waiters::Waiters;
 use super::{
@@ -403,7 +403,8 @@ impl Task {
             return (Err(ErrorCode::CorruptMessage), None);
         };
         let stamped = Stamped::new(batch, base, leader_epoch);
-        let (facts, max_timestamp, last) = (appended(&meta), meta.max_timestamp, meta.last_offset);
+        let facts = Appended { at: self.clock.wall(), ..appended(&meta) };
+        let (max_timestamp, last) = (meta.max_timestamp, meta.last_offset);
         let length = stamped.len();
         open.index.push_recent(base, last, max_timestamp, stamped.clone());
         let seq = self.lane.add(Entry {
@@ -459,6 +460,7 @@ impl Task {
                 for (tp, base) in bases {
                     if let Some(Slot::Open(open)) = self.partitions.get_mut(&tp) {
                         open.base = base;
+                        open.state.forget_expired(&mut open.base);
                         open.index.forget_extents(self.id, upto);
                     }
                 }
@@ -499,7 +501,7 @@ impl Task {
                 for (lane, low) in &self.lows {
                     index.forget_extents(*lane, *low);
                 }
-                base.producers.expire(self.producer_deadline());
+                base.producers.refresh(self.clock.wall());
                 if planted::is(Bug::ProducersForgotten) {
                     base.producers = Producers::default();
                 }
