@@ -14,6 +14,7 @@ use tidemark_tiering::bucket::Bucket;
 use tidemark_tiering::planted::{self, Bug};
 use tidemark_tiering::seam::Seams;
 use tidemark_tiering::watch;
+use tidemark_tiering::witness::{Sight, saw};
 use tokio::sync::oneshot;
 
 use crate::api::fetch::session::Sessions;
@@ -179,7 +180,11 @@ impl Node {
             return true;
         }
         let session = self.cluster.session();
-        session.fresh(tokio::time::Instant::now()) || session.refresh().await
+        let fresh = session.fresh(tokio::time::Instant::now()) || session.refresh().await;
+        if !fresh {
+            saw(Sight::Stale);
+        }
+        fresh
     }
 
     /// The rules for a batch sent to a topic with `topic`'s configs by Produce `version`.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tidemark_proto::id::{BrokerId, LaneId, LeaderEpoch, Seq, TopicId, TopicPartition};
 use tidemark_tiering::lane::{Options as LaneOptions, Sealer, Writer};
 use tidemark_tiering::watch;
+use tidemark_tiering::witness::{Sight, saw};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cluster::command::Sealed;
@@ -57,6 +58,7 @@ pub async fn run(node: Arc<Node>, mut close: oneshot::Receiver<()>) -> Exit {
         if let Some(lane) = last
             && replaced(&node, lane).await
         {
+            saw(Sight::Replaced);
             return Exit::Replaced { node: node.id() };
         }
         let registered = tokio::select! {
@@ -79,6 +81,7 @@ pub async fn run(node: Arc<Node>, mut close: oneshot::Receiver<()>) -> Exit {
         let ended = Ownership::begin(node.clone(), lane).run(&mut close).await;
         match ended {
             Ended::Sealed(seq) => {
+                saw(Sight::OwnSeal);
                 tracing::info!(%lane, %seq, "lane sealed by its owner");
                 if let Err(error) = node.cluster.leave(vec![Sealed { lane, at: seq }]).await {
                     tracing::warn!(%error, "could not hand over; the others will notice by themselves");
@@ -86,9 +89,11 @@ pub async fn run(node: Arc<Node>, mut close: oneshot::Receiver<()>) -> Exit {
                 return Exit::Closed;
             }
             Ended::Fenced => {
+                saw(Sight::SelfFenced);
                 tracing::warn!(%lane, "fenced: somebody has sealed this broker's lane; registering anew")
             }
             Ended::Stuck(seq) => {
+                saw(Sight::Stuck);
                 tracing::error!(%lane, %seq, "a parcel has been in doubt too long; starting a new lane")
             }
         }
@@ -300,6 +305,7 @@ async fn recover_patiently(node: &Node, mut image: Arc<Image>, lane: LaneId, lea
         if gone.is_empty() {
             return done;
         }
+        saw(Sight::Collected);
         let newer = async {
             loop {
                 let now = images.borrow_and_update().clone();

@@ -15,6 +15,7 @@ use tidemark_tiering::parcel::{BatchEntry, Footer};
 use tidemark_tiering::planted::{self, Bug};
 use tidemark_tiering::upkeep::{cut, reclaim};
 use tidemark_tiering::watch;
+use tidemark_tiering::witness::{Sight, saw_many};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -275,8 +276,10 @@ impl Cutter {
         let (node, grace) = (self.node.clone(), self.node.live.now().delete_grace());
         let deleting = async move {
             tokio::time::sleep(grace).await;
-            if let Err(error) = node.bucket.delete(Kind::Parcel, keys, Patience::Forever).await {
-                tracing::warn!(%error, "parcels below a low mark could not be deleted");
+            let count = keys.len();
+            match node.bucket.delete(Kind::Parcel, keys, Patience::Forever).await {
+                Ok(()) => saw_many(Sight::Deleted, count),
+                Err(error) => tracing::warn!(%error, "parcels below a low mark could not be deleted"),
             }
         };
         self.node.seams.tasks.spawn(deleting);

@@ -17,3 +17,4 @@ pub mod run;
 pub mod seam;
 pub mod upkeep;
 pub mod watch;
+pub mod witness;

@@ -15,6 +15,7 @@ use tidemark_proto::id::{ClusterId, Life, Position};
 use tidemark_tiering::bucket::{Kind, Patience, Span};
 use tidemark_tiering::format::Damage;
 use tidemark_tiering::keys::{self, Name};
+use tidemark_tiering::witness::{Sight, saw};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -160,10 +161,19 @@ impl Member {
             _ => None,
         });
         match self.reader.listed(newest.max()) {
-            Verdict::Restart | Verdict::Tail => Ok(false),
+            Verdict::Restart => {
+                if self.judged.take().is_some() {
+                    saw(Sight::VoidSeal);
+                }
+                Ok(false)
+            }
+            Verdict::Tail => Ok(false),
             Verdict::Crossed { mine, .. } => {
                 let seal = self.judged.take().ok_or_else(|| Alarm("no seal is being judged".to_owned()))?;
                 self.cross(at, seal);
+                if mine {
+                    saw(Sight::Elected);
+                }
                 Ok(mine)
             }
         }
@@ -195,6 +205,7 @@ impl Member {
         log::extends(&self.image, &image)?;
         #[cfg(test)]
         image.check();
+        saw(Sight::Restarted);
         self.reader.restarted(image.position());
         self.kept.data = self.kept.data.split_off(&image.position());
         (self.kept.since, self.kept.snapshot) = (0, size);

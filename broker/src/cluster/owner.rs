@@ -22,6 +22,7 @@ use tidemark_tiering::format::HEADER_LEN;
 use tidemark_tiering::keys;
 use tidemark_tiering::log::{Appender, Committed, Event, Options};
 use tidemark_tiering::planted::{self, Bug};
+use tidemark_tiering::witness::{Sight, saw, saw_many};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -233,6 +234,7 @@ impl Owner {
             Event::Committed(moved) => self.committed(moved),
             Event::Fenced { seq, .. } => {
                 let (generation, nonce) = (self.generation, self.nonce);
+                saw(Sight::Deposed);
                 tracing::info!(%generation, %seq, ?nonce, "another controller took over");
                 false
             }
@@ -248,6 +250,7 @@ impl Owner {
         while self.durable.position().seq < moved.upto {
             let Some(sent) = self.sent.pop_front() else { break };
             let at = self.durable.position();
+            sent.entry.records.iter().for_each(witness);
             sent.entry.records.iter().for_each(|record| self.durable.apply(record));
             self.durable.advance(sent.link);
             self.snapshots.wrote(at, sent.bytes.len() as u64);
@@ -256,6 +259,7 @@ impl Owner {
         }
         if moved.slow {
             // R23: so late that it proves nothing by itself; reading on from here does.
+            saw(Sight::SlowCommit);
             tracing::warn!(generation = %self.generation, "a commit was answered after T_ack: this ownership ends");
             return false;
         }
@@ -309,7 +313,12 @@ impl Owner {
         }
         let (records, reply) = match decided {
             Ok(Outcome { records, reply }) => (records, Ok(reply)),
-            Err(code) => (Vec::new(), Err(code)),
+            Err(code) => {
+                if matches!(command, Command::CommitCut { .. }) {
+                    saw(Sight::ZombieCut);
+                }
+                (Vec::new(), Err(code))
+            }
         };
         records.iter().for_each(|record| self.pending.apply(record));
         #[cfg(test)]
@@ -358,6 +367,9 @@ impl Owner {
         for silent in self.roll.silent(now) {
             let Some(life) = self.durable.broker(silent.node).map(|b| b.life) else { continue };
             let (node, epoch, then) = (silent.node, silent.epoch, Then::TakeOver);
+            if silent.over {
+                saw(Sight::Lapsed);
+            }
             let course = Course { node, epoch, life, dead: false, then };
             match silent.over {
                 true => self.start(course),
@@ -384,5 +396,21 @@ impl Owner {
         }
         self.proof.park(heartbeat.epoch, tell, now);
         self.grant(now);
+    }
+}
+
+/// Counts what a record that became durable says about the protocol.
+fn witness(record: &Record) {
+    match record {
+        Record::BrokerRegistered { .. } => saw(Sight::Registered),
+        Record::LaneSealed { .. } => saw(Sight::LaneEnded),
+        Record::PartitionsMoved { to: Some(_), partitions, .. } => {
+            saw_many(Sight::ChainEntry, partitions.iter().map(|(_, indexes)| indexes.len()).sum());
+        }
+        Record::CutCommitted { runs, .. } => {
+            saw(Sight::LowRaised);
+            saw_many(Sight::Cut, usize::from(!runs.is_empty()));
+        }
+        _ => {}
     }
 }

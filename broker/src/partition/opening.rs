@@ -13,6 +13,7 @@ use tidemark_tiering::error::Error;
 use tidemark_tiering::keys;
 use tidemark_tiering::lane::recover;
 use tidemark_tiering::planted::{self, Bug};
+use tidemark_tiering::witness::{Sight, saw};
 
 use super::base::{Base, Gap};
 use super::index::{Extent, Index, Parcel};
@@ -156,6 +157,7 @@ fn open(
             let mut first = None;
             for (i, batch) in batches.iter().enumerate() {
                 if batch.leader_epoch != entry.leader_epoch {
+                    saw(Sight::VoidBatch);
                     continue; // void: another ownership's, beyond its release bound (R13)
                 }
                 let gap = |gap| OpenError::Gap { key: parcel.key.clone(), gap };
@@ -177,5 +179,8 @@ fn open(
     // The metadata has the last word on where the log starts; it never names what was not durable.
     base.log_start = base.log_start.max(row.map_or(Offset(0), |p| p.log_start)).min(base.end);
     base.producers.forget_aborted(base.log_start);
+    if index.archived_until().is_some() {
+        saw(Sight::Recovered);
+    }
     Ok((base, index))
 }

@@ -1,35 +1,11 @@
 //! The history checker: what clients saw, judged after the run (reliability.md §A).
 //!
-//! Knows only what crossed the wire: sends with their answers, reads with their offsets, end offsets, commits.
+//! Knows only what crossed the wire. Every offset holds a record here: there is no compaction and no transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// A record's value: which producer sent it, and its number among that producer's records of the partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Value {
-    /// Producer (one per client incarnation).
-    pub producer: u32,
-    /// Number within the producer and partition, from 0.
-    pub number: u32,
-}
-
-/// Something a client did or saw; `at` is virtual milliseconds.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A batch was handed to the client library.
-    Sent { partition: i32, values: Vec<Value> },
-    /// It was acknowledged at this base offset.
-    Acked { at: u64, partition: i32, values: Vec<Value>, base: i64 },
-    /// A fetch answered: records, and the high watermark it came with.
-    Read { client: u32, partition: i32, records: Vec<(i64, Value)>, hw: i64, leader_epoch: i32 },
-    /// ListOffsets latest was asked at `asked` and answered.
-    End { client: u32, asked: u64, partition: i32, end: i64 },
-    /// A group's offset was committed (acknowledged).
-    Committed { at: u64, partition: i32, offset: i64 },
-    /// A group's offset was fetched; -1 for none.
-    Fetched { asked: u64, partition: i32, offset: i64 },
-}
+use crate::history::{Ending, Event, Record, Value};
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,18 +22,26 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Broken promises of one kind of thing that are worth printing.
+const TOLD: usize = 20;
+
 #[derive(Default)]
 struct Partition {
     acked: BTreeMap<Value, i64>,
     acked_at: Vec<(u64, i64)>,
     at: BTreeMap<i64, Value>,
     offsets: BTreeMap<Value, i64>,
+    epochs: BTreeMap<i64, i32>,
+    /// Highest watermark and end that each client was shown.
+    hws: BTreeMap<u32, i64>,
+    ends: BTreeMap<u32, i64>,
+    commits: Vec<(u64, i64)>,
     found: Vec<Violation>,
 }
 
 impl Partition {
     fn note(&mut self, kind: &'static str, what: String) {
-        if self.found.len() < 20 {
+        if self.found.len() < TOLD {
             self.found.push(Violation { kind, what });
         }
     }
@@ -75,122 +59,162 @@ impl Partition {
             self.note("duplicate", format!("{value:?} at {before} and at {offset} ({how})"));
         }
     }
+
+    /// An offset keeps its leader epoch, and epochs only rise with offsets.
+    fn epoch(&mut self, offset: i64, epoch: i32) {
+        let below = self.epochs.range(..offset).next_back().map_or(epoch, |(_, e)| *e);
+        let above = self.epochs.range(offset + 1..).next().map_or(epoch, |(_, e)| *e);
+        let before = self.epochs.insert(offset, epoch).unwrap_or(epoch);
+        if before != epoch || below > epoch || above < epoch {
+            let what = format!("offset {offset} has epoch {epoch}, had {before}; {below} below, {above} above");
+            self.note("leader-epoch-regress", what);
+        }
+    }
+
+    fn acked(&mut self, at: u64, values: &[Value], base: i64) {
+        for (offset, value) in (base..).zip(values) {
+            if base < 0 {
+                self.note("zero-offset", format!("{value:?} was acknowledged at {base}"));
+            }
+            self.stands(offset, *value, "ack");
+            self.acked.insert(*value, offset);
+            self.acked_at.push((at, offset));
+        }
+    }
+
+    fn read(&mut self, client: u32, asked: i64, records: &[Record], hw: i64) {
+        for (expected, record) in (asked..).zip(records) {
+            if record.offset != expected {
+                let what = format!("client {client} asked for {asked} and got {} after {expected}", record.offset);
+                self.note("int-poll-skip", what);
+                break;
+            }
+        }
+        for record in records {
+            self.stands(record.offset, record.value, "read");
+            self.epoch(record.offset, record.epoch);
+            if record.offset >= hw {
+                self.note("above-hw", format!("offset {} was served with high watermark {hw}", record.offset));
+            }
+        }
+        let before = self.hws.insert(client, hw).unwrap_or(0);
+        if before > hw {
+            self.note("hw-regress", format!("client {client}: {before}, then {hw}"));
+        }
+    }
+
+    fn end(&mut self, client: u32, asked: u64, end: i64) {
+        let known = self.acked_at.iter().filter(|(at, _)| *at < asked).map(|(_, o)| *o).max();
+        if let Some(acked) = known.filter(|acked| *acked >= end) {
+            let what = format!("client {client} got end {end} after {acked} was acked");
+            self.note("end-offset-stale", what);
+        }
+        let before = self.ends.insert(client, end).unwrap_or(0);
+        if before > end {
+            self.note("end-regress", format!("client {client}: {before}, then {end}"));
+        }
+    }
+
+    fn fetched(&mut self, asked: u64, offset: i64) {
+        let known = self.commits.iter().filter(|(at, _)| *at < asked).map(|(_, o)| *o).max();
+        let newest = known.unwrap_or(-1);
+        if newest > offset {
+            let kind = if offset < 0 { "group-offset-lost" } else { "group-offset-regress" };
+            self.note(kind, format!("committed {newest}, then fetched {offset}"));
+        }
+    }
+
+    /// The quiet read at the end: everything acknowledged is there once, dense, and in each producer's order.
+    fn finish(&mut self, records: &[Record]) {
+        let mut newest: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for (expected, record) in (0..).zip(records) {
+            let Record { offset, value, epoch } = *record;
+            if offset != expected {
+                self.note("poll-skip", format!("offset {offset} stands where {expected} should"));
+            }
+            self.stands(offset, value, "last read");
+            self.epoch(offset, epoch);
+            if !seen.insert(value) {
+                self.note("duplicate", format!("{value:?} twice in the last read"));
+            }
+            if let Some(before) = newest.insert(value.producer, value.number)
+                && before.wrapping_add(1) != value.number
+            {
+                let what = format!("producer {}: {before}, then {} at {offset}", value.producer, value.number);
+                self.note("reorder", what);
+            }
+        }
+        let lost = self.acked.iter().filter(|(v, _)| !seen.contains(v)).map(|(v, o)| (*v, *o));
+        for (value, offset) in lost.take(5).collect::<Vec<_>>() {
+            self.note("lost-write", format!("{value:?}, acknowledged at {offset}, is not in the log"));
+        }
+    }
 }
 
-/// Judges a run. `last` is what a quiet reader saw of each partition at the end, from its start.
-pub fn check(history: &[Event], last: &BTreeMap<i32, Vec<(i64, Value)>>) -> Vec<Violation> {
+/// Judges a run.
+pub fn check(history: &[Event], ending: &Ending) -> Vec<Violation> {
     let mut partitions: BTreeMap<i32, Partition> = BTreeMap::new();
-    let mut hws: BTreeMap<(u32, i32), i64> = BTreeMap::new();
-    let mut epochs: BTreeMap<(u32, i32), i32> = BTreeMap::new();
-    let mut commits: BTreeMap<i32, Vec<(u64, i64)>> = BTreeMap::new();
     let mut sent: BTreeSet<(i32, Value)> = BTreeSet::new();
+    let mut producers = BTreeSet::new();
+    let mut found = Vec::new();
     for event in history {
         match event {
-            Event::Sent { partition, values, .. } => sent.extend(values.iter().map(|v| (*partition, *v))),
+            Event::Sent { partition, values } => sent.extend(values.iter().map(|v| (*partition, *v))),
             Event::Acked { at, partition, values, base } => {
+                partitions.entry(*partition).or_default().acked(*at, values, *base);
+            }
+            Event::Read { client, partition, asked, records, hw } => {
                 let p = partitions.entry(*partition).or_default();
-                for (offset, value) in (*base..).zip(values) {
-                    if *base < 0 {
-                        p.note("zero-offset", format!("{value:?} was acknowledged at {base}"));
-                    }
-                    p.stands(offset, *value, "ack");
-                    p.acked.insert(*value, offset);
-                    p.acked_at.push((*at, offset));
+                p.read(*client, *asked, records, *hw);
+                for record in records.iter().filter(|r| !sent.contains(&(*partition, r.value))) {
+                    p.note("phantom", format!("{:?} was read and never sent", record.value));
                 }
             }
-            Event::Read { client, partition, records, hw, leader_epoch, .. } => {
+            Event::OutOfRange { client, partition, offset } => {
                 let p = partitions.entry(*partition).or_default();
-                for (offset, value) in records {
-                    p.stands(*offset, *value, "read");
-                    if offset >= hw {
-                        p.note("above-hw", format!("offset {offset} was served with high watermark {hw}"));
-                    }
-                    if !sent.contains(&(*partition, *value)) {
-                        p.note("phantom", format!("{value:?} was read and never sent"));
-                    }
-                }
-                let key = (*client, *partition);
-                let before = hws.insert(key, *hw).unwrap_or(0);
-                if before > *hw {
-                    p.note("hw-regress", format!("client {client}: {before}, then {hw}"));
-                }
-                // An answer without a batch shows no epoch.
-                let before = epochs.get(&key).copied().unwrap_or(-1);
-                epochs.insert(key, before.max(*leader_epoch));
-                if before > *leader_epoch && *leader_epoch >= 0 {
-                    p.note("leader-epoch-regress", format!("client {client}: {before}, then {leader_epoch}"));
+                let hw = p.hws.get(client).copied().unwrap_or(0);
+                if *offset <= hw {
+                    let what = format!("client {client} at {offset}, having seen high watermark {hw}");
+                    p.note("spurious-out-of-range", what);
                 }
             }
             Event::End { client, asked, partition, end } => {
-                let p = partitions.entry(*partition).or_default();
-                let stale = p.acked_at.iter().filter(|(at, _)| at < asked).map(|(_, o)| *o).max();
-                if let Some(acked) = stale.filter(|acked| acked >= end) {
-                    p.note(
-                        "end-offset-stale",
-                        format!("client {client} got end {end} after {acked} was acked"),
-                    );
-                }
+                partitions.entry(*partition).or_default().end(*client, *asked, *end);
             }
             Event::Committed { at, partition, offset } => {
-                commits.entry(*partition).or_default().push((*at, *offset));
+                partitions.entry(*partition).or_default().commits.push((*at, *offset));
             }
             Event::Fetched { asked, partition, offset } => {
-                let known = commits.get(partition).into_iter().flatten().filter(|(at, _)| at < asked);
-                let newest = known.map(|(_, o)| *o).max().unwrap_or(-1);
-                if newest > *offset {
-                    let kind = if *offset < 0 { "group-offset-lost" } else { "group-offset-regress" };
-                    let what = format!("committed {newest}, then fetched {offset}");
-                    partitions.entry(*partition).or_default().note(kind, what);
-                }
+                partitions.entry(*partition).or_default().fetched(*asked, *offset);
             }
+            Event::Created { topic } if !ending.topics.contains(topic) => {
+                let what = format!("topic {topic}, whose creation was acknowledged, is not there");
+                found.push(Violation { kind: "metadata-lost", what });
+            }
+            Event::Created { .. } => {}
+            Event::ProducerId { id } if !producers.insert(*id) => {
+                found.push(Violation { kind: "producer-id-twice", what: format!("{id} was given out twice") });
+            }
+            Event::ProducerId { .. } => {}
         }
     }
-    for (partition, records) in last {
-        finish(partitions.entry(*partition).or_default(), records);
+    for (partition, records) in &ending.records {
+        let p = partitions.entry(*partition).or_default();
+        p.finish(records);
+        if ending.again.get(partition).is_some_and(|again| again != records) {
+            p.note("cold-start-equal", "what was read before a cold start is not what was read after".to_owned());
+        }
     }
-    let mut found = Vec::new();
     for (number, p) in partitions {
-        if !last.contains_key(&number) && !p.acked.is_empty() {
-            found.push(Violation {
-                kind: "unseen",
-                what: format!("partition {number} could not be read at the end"),
-            });
+        if !ending.records.contains_key(&number) && !p.acked.is_empty() {
+            let what = format!("partition {number} could not be read at the end");
+            found.push(Violation { kind: "unseen", what });
         }
-        found.extend(
-            p.found.into_iter().map(|v| Violation { what: format!("partition {number}: {}", v.what), ..v }),
-        );
+        let located = |v: Violation| Violation { what: format!("partition {number}: {}", v.what), ..v };
+        found.extend(p.found.into_iter().map(located));
     }
     found
-}
-
-/// The quiet read at the end: everything acknowledged is there once, dense, and in each producer's order.
-fn finish(p: &mut Partition, records: &[(i64, Value)]) {
-    let mut newest: BTreeMap<u32, u32> = BTreeMap::new();
-    let mut next = records.first().map_or(0, |(o, _)| *o);
-    let mut seen = BTreeSet::new();
-    for (offset, value) in records {
-        if *offset != next {
-            p.note("poll-skip", format!("offset {offset} follows {}", next - 1));
-        }
-        next = offset + 1;
-        p.stands(*offset, *value, "last read");
-        if !seen.insert(*value) {
-            p.note("duplicate", format!("{value:?} twice in the last read"));
-        }
-        if let Some(before) = newest.insert(value.producer, value.number)
-            && before >= value.number
-        {
-            p.note(
-                "reorder",
-                format!("producer {}: {before}, then {} at {offset}", value.producer, value.number),
-            );
-        }
-    }
-    let lost: Vec<(Value, i64)> =
-        p.acked.iter().filter(|(v, _)| !seen.contains(v)).map(|(v, o)| (*v, *o)).take(5).collect();
-    for (value, offset) in lost {
-        p.note("lost-write", format!("{value:?}, acknowledged at {offset}, is not in the log"));
-    }
 }
 
 #[cfg(test)]
@@ -203,8 +227,17 @@ mod tests {
         Event::Acked { at: 1, partition: 0, values: vec![V(number)], base }
     }
 
+    fn rows(of: &[(i64, Value)]) -> Vec<Record> {
+        of.iter().map(|(offset, value)| Record { offset: *offset, value: *value, epoch: 0 }).collect()
+    }
+
     fn kinds(history: &[Event], last: &[(i64, Value)]) -> Vec<&'static str> {
-        check(history, &BTreeMap::from([(0, last.to_vec())])).into_iter().map(|v| v.kind).collect()
+        let records = BTreeMap::from([(0, rows(last))]);
+        check(history, &Ending { records, ..Ending::default() }).into_iter().map(|v| v.kind).collect()
+    }
+
+    fn read(asked: i64, records: Vec<Record>, hw: i64) -> Event {
+        Event::Read { client: 1, partition: 0, asked, records, hw }
     }
 
     #[test]
@@ -213,20 +246,46 @@ mod tests {
     }
 
     #[test]
-    fn each_broken_promise_is_named() {
+    fn each_broken_promise_of_the_log_is_named() {
         assert_eq!(kinds(&[acked(0, 0), acked(1, 1)], &[(0, V(0))]), ["lost-write"]);
         assert!(kinds(&[acked(0, 0)], &[(0, V(0)), (1, V(0))]).contains(&"duplicate"));
         assert!(kinds(&[], &[(0, V(1)), (1, V(0))]).contains(&"reorder"));
+        assert!(kinds(&[], &[(0, V(0)), (1, V(2))]).contains(&"reorder"), "a record was left out");
         assert!(kinds(&[], &[(0, V(0)), (2, V(1))]).contains(&"poll-skip"));
-        assert!(kinds(&[acked(0, 0)], &[(0, V(1)), (1, V(0))]).contains(&"inconsistent-offsets"));
-        let end = Event::End { client: 1, asked: 5, partition: 0, end: 0 };
-        assert_eq!(kinds(&[acked(0, 0), end], &[(0, V(0))]), ["end-offset-stale"]);
+        assert!(kinds(&[], &[(1, V(0))]).contains(&"poll-skip"), "the log starts at 0");
+        assert!(kinds(&[acked(0, 0)], &[(0, V(1))]).contains(&"inconsistent-offsets"));
+        let records = BTreeMap::from([(0, rows(&[(0, V(0))]))]);
+        let again = BTreeMap::from([(0, Vec::new())]);
+        let found = check(&[], &Ending { records, again, ..Ending::default() });
+        assert_eq!(found[0].kind, "cold-start-equal");
+        assert_eq!(check(&[acked(0, 0)], &Ending::default())[0].kind, "unseen");
+    }
+
+    #[test]
+    fn each_broken_promise_to_a_reader_is_named() {
+        let end = |end| Event::End { client: 1, asked: 5, partition: 0, end };
+        assert_eq!(kinds(&[acked(0, 0), end(0)], &[(0, V(0))]), ["end-offset-stale"]);
+        assert_eq!(kinds(&[end(2), end(1)], &[]), ["end-regress"]);
+        assert_eq!(kinds(&[read(0, vec![], 5), read(0, vec![], 4)], &[]), ["hw-regress"]);
+        assert!(kinds(&[read(0, rows(&[(0, V(0))]), 0)], &[]).contains(&"above-hw"));
+        assert!(kinds(&[read(0, rows(&[(1, V(0))]), 5)], &[]).contains(&"int-poll-skip"));
+        assert!(kinds(&[read(0, rows(&[(0, V(0))]), 5)], &[]).contains(&"phantom"));
+        let out = Event::OutOfRange { client: 1, partition: 0, offset: 3 };
+        assert_eq!(kinds(&[read(0, vec![], 5), out], &[]), ["spurious-out-of-range"]);
+        let mut newer = rows(&[(0, V(0)), (1, V(1))]);
+        newer[0].epoch = 3;
+        assert!(kinds(&[read(0, newer, 5)], &[]).contains(&"leader-epoch-regress"));
+    }
+
+    #[test]
+    fn each_broken_promise_of_groups_and_metadata_is_named() {
         let lost = [
             Event::Committed { at: 1, partition: 0, offset: 7 },
             Event::Fetched { asked: 2, partition: 0, offset: -1 },
         ];
         assert_eq!(kinds(&lost, &[]), ["group-offset-lost"]);
-        let read = |hw| Event::Read { client: 1, partition: 0, records: vec![], hw, leader_epoch: 0 };
-        assert_eq!(kinds(&[read(5), read(4)], &[]), ["hw-regress"]);
+        assert_eq!(kinds(&[Event::Created { topic: "t".to_owned() }], &[]), ["metadata-lost"]);
+        let ids = [Event::ProducerId { id: 4 }, Event::ProducerId { id: 4 }];
+        assert_eq!(kinds(&ids, &[]), ["producer-id-twice"]);
     }
 }

@@ -4,8 +4,14 @@
 
 #![allow(clippy::print_stdout, reason = "what a run did is told to whoever runs it")]
 
+mod audit;
+mod blows;
+mod broker;
 mod check;
+mod client;
+mod history;
 mod net;
+mod plan;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod workload;
@@ -13,7 +19,8 @@ mod world;
 
 use std::collections::BTreeMap;
 
-use world::{Outcome, Plan};
+use plan::Plan;
+use world::Outcome;
 
 fn simulate(plan: Plan) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tidemark_tiering::planted::{ALL, Bug, plant};
 
 use crate::simulate;
-use crate::world::Plan;
+use crate::plan::Plan;
 
 /// Runs given to one bug, from one first seed.
 const RUNS: u64 = 400;

@@ -1,18 +1,13 @@
 //! Clients: idempotent producers, readers and committers that behave as real ones do, and write down what they saw.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tidemark_broker::node::OFFSETS_TOPIC;
-use tidemark_proto::client::{Client, Options};
 use tidemark_proto::id::{Millis, ProducerEpoch, ProducerId};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::messages::create_topics_request::CreatableTopic;
 use tidemark_proto::kafka::messages::fetch_request::{FetchPartition, FetchTopic};
 use tidemark_proto::kafka::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use tidemark_proto::kafka::messages::metadata_request::MetadataRequestTopic;
 use tidemark_proto::kafka::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
@@ -24,139 +19,21 @@ use tidemark_proto::kafka::messages::{
 };
 use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::kafka::text::Text;
-use tidemark_proto::kafka::wire::Request;
 use tidemark_proto::record::build::Builder;
 use tidemark_proto::record::records::Records;
 use tidemark_proto::record::view::Batches;
-use tidemark_tiering::seam::{Entropy, Tasks};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::check::{Event, Value};
-use crate::net::{Net, Place};
+use crate::client::{Session, World};
+use crate::history::{Event, Record, Value};
 
 /// The topic of every run.
 pub const TOPIC: &str = "ledger";
-/// How long a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(8);
-
-/// What all clients of a run share.
-#[derive(Clone)]
-pub struct World {
-    /// The network.
-    pub net: Net,
-    /// Everything seen, in order.
-    pub history: Arc<Mutex<Vec<Event>>>,
-    /// Randomness of the clients.
-    pub entropy: Entropy,
-    /// Their tasks.
-    pub tasks: Tasks,
-    /// When the run began.
-    pub began: Instant,
-    /// Ports to bootstrap from.
-    pub ports: Vec<u16>,
-}
-
-impl World {
-    /// Virtual milliseconds since the beginning.
-    pub fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).expect("a short run")
-    }
-
-    fn note(&self, event: Event) {
-        self.history.lock().push(event);
-    }
-}
-
-/// A client's connections and what it knows of the cluster.
-pub struct Session {
-    world: World,
-    place: Place,
-    open: BTreeMap<u16, Client>,
-    leaders: BTreeMap<i32, (u16, i32)>,
-}
-
-impl Session {
-    /// A client with number `number`.
-    pub fn new(world: &World, number: u32) -> Session {
-        Session {
-            world: world.clone(),
-            place: Place::Client(number),
-            open: BTreeMap::new(),
-            leaders: BTreeMap::new(),
-        }
-    }
-
-    /// A call to `port`; `None` when there is no answer in time, and the connection is then closed.
-    pub async fn call<R: Request>(&mut self, port: u16, version: i16, request: &R) -> Option<R::Response> {
-        let client = self.client(port)?;
-        match timeout(PATIENCE, client.call(version, request)).await {
-            Ok(Ok(response)) => Some(response),
-            _ => {
-                self.open.remove(&port);
-                None
-            }
-        }
-    }
-
-    fn client(&mut self, port: u16) -> Option<Client> {
-        if let Some(client) = self.open.get(&port) {
-            return Some(client.clone());
-        }
-        let io = self.world.net.connect(self.place, port)?;
-        let (client, driver) = Client::over(io, Options::default());
-        self.world.tasks.spawn(driver);
-        self.open.insert(port, client.clone());
-        Some(client)
-    }
-
-    /// Asks any broker who leads what.
-    pub async fn refresh(&mut self) -> bool {
-        let port = self.any_port();
-        let topics = Some(vec![MetadataRequestTopic { name: Some(Text::from(TOPIC)), ..Default::default() }]);
-        let request = MetadataRequest { topics, ..Default::default() };
-        let Some(response) = self.call(port, 12, &request).await else { return false };
-        let ports: BTreeMap<i32, u16> =
-            response.brokers.iter().map(|b| (b.node_id, u16::try_from(b.port).expect("a port"))).collect();
-        for partition in response.topics.iter().flat_map(|t| &t.partitions) {
-            match ports.get(&partition.leader_id) {
-                Some(port) => {
-                    self.leaders.insert(partition.partition_index, (*port, partition.leader_epoch));
-                }
-                None => {
-                    self.leaders.remove(&partition.partition_index);
-                }
-            }
-        }
-        true
-    }
-
-    fn any_port(&self) -> u16 {
-        let ports = &self.world.ports;
-        ports[usize::try_from(self.world.entropy.below(ports.len() as u64)).expect("an index")]
-    }
-
-    async fn leader(&mut self, partition: i32) -> u16 {
-        loop {
-            if let Some((port, _)) = self.leaders.get(&partition) {
-                return *port;
-            }
-            if !self.refresh().await || !self.leaders.contains_key(&partition) {
-                sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-
-    fn forget(&mut self, partition: i32) {
-        self.leaders.remove(&partition);
-    }
-}
-
-/// Creates the topic, however long it takes.
-pub async fn create_topic(world: &World, partitions: i32) {
-    let mut session = Session::new(world, 0);
+/// Creates a topic, however long it takes.
+pub async fn create_topic(session: &mut Session, name: &str, partitions: i32) {
     loop {
         let topic = CreatableTopic {
-            name: Text::from(TOPIC),
+            name: Text::from(name),
             num_partitions: partitions,
             replication_factor: -1,
             ..Default::default()
@@ -166,7 +43,33 @@ pub async fn create_topic(world: &World, partitions: i32) {
         let answer = session.call(port, 7, &request).await;
         let code = answer.and_then(|r| r.topics.first().map(|t| ErrorCode::from_code(t.error_code)));
         if matches!(code, Some(ErrorCode::None | ErrorCode::TopicAlreadyExists)) {
+            return session.world.note(Event::Created { topic: name.to_owned() });
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Creates topics and asks for producer ids, until `until`.
+pub async fn administer(world: World, number: u32, until: Instant) {
+    let mut session = Session::new(&world, number);
+    for topic in 0.. {
+        if Instant::now() >= until {
             return;
+        }
+        create_topic(&mut session, &format!("side-{topic}"), 1).await;
+        producer_id(&mut session).await;
+        sleep(Duration::from_millis(500 + world.entropy.below(3_000))).await;
+    }
+}
+
+/// The names of all topics, once a broker tells them.
+pub async fn topics(session: &mut Session) -> BTreeSet<String> {
+    loop {
+        let port = session.any_port();
+        let request = MetadataRequest { topics: None, ..Default::default() };
+        if let Some(response) = session.call(port, 12, &request).await {
+            let names = response.topics.iter().filter_map(|t| t.name.as_ref());
+            return names.map(|name| name.to_string()).collect();
         }
         sleep(Duration::from_millis(200)).await;
     }
@@ -181,6 +84,9 @@ struct Pending {
 /// until all is acknowledged. Gives the number of records acknowledged, or why it could not go on.
 pub async fn produce(world: World, number: u32, partition: i32, until: Instant) -> Result<u32, String> {
     let mut session = Session::new(&world, number);
+    // An impatient client sends again while the first copy is still on its way.
+    session.patience = [Duration::from_millis(400), Duration::from_secs(2), session.patience]
+        [usize::try_from(world.entropy.below(3)).expect("small")];
     let (id, epoch) = producer_id(&mut session).await;
     let (mut sequence, mut next, mut acked) = (0i32, 0u32, 0u32);
     let mut pending: VecDeque<Pending> = VecDeque::new();
@@ -205,12 +111,12 @@ pub async fn produce(world: World, number: u32, partition: i32, until: Instant) 
         };
         let requests: Vec<ProduceRequest> =
             pending.iter().map(|p| request(id, epoch, partition, p, &world)).collect();
-        let calls = requests.iter().map(|r| timeout(PATIENCE, client.call(9, r)));
+        let calls = requests.iter().map(|r| timeout(session.patience, client.call(9, r)));
         let answers = futures::future::join_all(calls).await;
         let mut settled = 0;
         for (batch, answer) in pending.iter().zip(answers) {
             let Ok(Ok(response)) = answer else {
-                session.open.remove(&port);
+                session.close(port);
                 break;
             };
             let row = &response.responses[0].partition_responses[0];
@@ -246,6 +152,7 @@ async fn producer_id(session: &mut Session) -> (ProducerId, ProducerEpoch) {
         let port = session.any_port();
         match session.call(port, 4, &request).await {
             Some(r) if r.error_code == 0 => {
+                session.world.note(Event::ProducerId { id: r.producer_id });
                 return (ProducerId(r.producer_id), ProducerEpoch(r.producer_epoch));
             }
             _ => sleep(Duration::from_millis(100)).await,
@@ -287,16 +194,19 @@ fn decode(bytes: &[u8]) -> Value {
     Value { producer: (raw >> 32) as u32, number: raw as u32 }
 }
 
-/// Reads one partition from its start, and asks for its end now and then, until `until`.
+/// Reads one partition from its start, again from somewhere behind, and asks for its end now and then, until `until`.
 pub async fn read(world: World, number: u32, partition: i32, until: Instant) {
     let mut session = Session::new(&world, number);
     let mut offset = 0;
     while Instant::now() < until {
-        if world.entropy.below(5) == 0 {
-            end(&mut session, number, partition).await;
+        match world.entropy.below(30) {
+            0..6 => drop(end(&mut session, number, partition).await),
+            6 => offset = i64::try_from(world.entropy.below(offset.unsigned_abs() + 1)).expect("an offset"),
+            7 => session.forget(partition),
+            _ => {}
         }
         match fetch(&mut session, number, partition, offset).await {
-            Some(records) => offset = records.last().map_or(offset, |(o, _)| o + 1),
+            Some(records) => offset = records.last().map_or(offset, |r| r.offset + 1),
             None => {
                 session.forget(partition);
                 sleep(Duration::from_millis(50)).await;
@@ -306,12 +216,12 @@ pub async fn read(world: World, number: u32, partition: i32, until: Instant) {
 }
 
 /// Everything the partition holds, read by a client nobody disturbs.
-pub async fn read_all(world: &World, number: u32, partition: i32) -> Option<Vec<(i64, Value)>> {
+pub async fn read_all(world: &World, number: u32, partition: i32) -> Option<Vec<Record>> {
     let mut session = Session::new(world, number);
     let (mut all, mut tries) = (Vec::new(), 0);
     loop {
         let end = end(&mut session, number, partition).await;
-        let next = all.last().map_or(0, |(o, _): &(i64, Value)| o + 1);
+        let next = all.last().map_or(0, |r: &Record| r.offset + 1);
         if end.is_some_and(|end| next >= end) {
             return Some(all);
         }
@@ -345,7 +255,7 @@ async fn end(session: &mut Session, number: u32, partition: i32) -> Option<i64> 
     Some(row.offset)
 }
 
-async fn fetch(session: &mut Session, number: u32, partition: i32, offset: i64) -> Option<Vec<(i64, Value)>> {
+async fn fetch(session: &mut Session, number: u32, partition: i32, offset: i64) -> Option<Vec<Record>> {
     let port = session.leader(partition).await;
     let want =
         FetchPartition { partition, fetch_offset: offset, partition_max_bytes: 4_096, ..Default::default() };
@@ -359,25 +269,31 @@ async fn fetch(session: &mut Session, number: u32, partition: i32, offset: i64) 
     };
     let response = session.call(port, 12, &request).await?;
     let row = response.responses.first()?.partitions.first()?.clone();
-    if row.error_code != 0 {
-        return None;
+    match ErrorCode::from_code(row.error_code) {
+        ErrorCode::None => {}
+        ErrorCode::OffsetOutOfRange => {
+            session.world.note(Event::OutOfRange { client: number, partition, offset });
+            return None;
+        }
+        _ => return None,
     }
     let bytes = row.records.unwrap_or_default().into_bytes().ok()?;
-    let (mut records, mut leader_epoch) = (Vec::new(), -1);
+    let mut records = Vec::new();
     for batch in Batches::new(bytes) {
         let batch = batch.expect("whole batches are served");
         batch.verify_crc().expect("what is served is intact");
-        leader_epoch = leader_epoch.max(batch.partition_leader_epoch().0);
+        let epoch = batch.partition_leader_epoch().0;
         for record in Records::new(&batch).expect("well-formed") {
             let record = record.expect("well-formed");
+            let value = decode(&record.value.expect("values are sent"));
             if record.offset.0 >= offset {
-                records.push((record.offset.0, decode(&record.value.expect("values are sent"))));
+                records.push(Record { offset: record.offset.0, value, epoch });
             }
         }
     }
-    let world = &session.world;
     let hw = row.high_watermark;
-    world.note(Event::Read { client: number, partition, records: records.clone(), hw, leader_epoch });
+    let event = Event::Read { client: number, partition, asked: offset, records: records.clone(), hw };
+    session.world.note(event);
     Some(records)
 }
 
@@ -435,7 +351,6 @@ pub async fn commit(world: World, number: u32, until: Instant) {
 }
 
 async fn coordinator(session: &mut Session, group: &Text) -> Option<u16> {
-    debug_assert!(!OFFSETS_TOPIC.is_empty(), "groups live in the offsets topic");
     let request = FindCoordinatorRequest { key: group.clone(), key_type: 0, ..Default::default() };
     let port = session.any_port();
     let response = session.call(port, 3, &request).await?;

@@ -13,6 +13,7 @@ use super::meter::Verb;
 use super::trouble::Trouble;
 use super::{Body, Bucket, Kind, Patience, Span};
 use crate::planted::{self, Bug};
+use crate::witness::{Sight, saw};
 
 /// Whose object a key holds, for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,17 +33,28 @@ impl Bucket {
     /// Two objects are the same if they are equally long and agree in the first `identity` bytes: these must
     /// hold what tells writers apart (a nonce). With `identity` 0 the whole body is compared.
     pub async fn place(&self, kind: Kind, key: &str, body: &Body, identity: usize) -> Placed {
-        let mut failed = 0;
+        let (mut failed, mut unknown) = (0, false);
         loop {
             match self.create(kind, key, body).await {
-                Ok(()) => return Placed::Ours,
+                Ok(()) => {
+                    if unknown {
+                        saw(Sight::Unknown);
+                    }
+                    return Placed::Ours;
+                }
                 Err(Trouble::Exists) if planted::is(Bug::AnyConflictIsMine) => return Placed::Ours,
                 Err(Trouble::Exists) => {
-                    if let Some(placed) = self.settle(kind, key, body, identity).await {
+                    let settled = self.settle(kind, key, body, identity).await;
+                    saw(match settled {
+                        Some(Placed::Ours) => Sight::Own412,
+                        Some(Placed::Other(_)) => Sight::Other412,
+                        None => Sight::Absent412,
+                    });
+                    if let Some(placed) = settled {
                         return placed;
                     }
                 }
-                Err(_) => {}
+                Err(_) => unknown = true,
             }
             self.pause(failed).await;
             failed += 1;

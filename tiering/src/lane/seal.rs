@@ -16,6 +16,7 @@ use crate::format::{self, HEADER_LEN, Header};
 use crate::keys;
 use crate::planted::{self, Bug};
 use crate::seam::Seams;
+use crate::witness::{Sight, saw};
 
 /// Reads at a time.
 const READS: usize = 64;
@@ -35,7 +36,10 @@ pub async fn seal(
     loop {
         if lost == 0 {
             match listed(bucket, cluster, lane, seq).await? {
-                Ahead::Seal(seq) => return Ok(seq),
+                Ahead::Seal(seq) => {
+                    saw(Sight::SealMet);
+                    return Ok(seq);
+                }
                 Ahead::Data(end) => seq = end,
             }
         }
@@ -48,10 +52,14 @@ pub async fn seal(
                 return Ok(seq);
             }
             format::Kind::Seal => return Ok(seq),
-            _ => (seq, lost) = (seq.next(), lost + 1),
+            _ => {
+                saw(Sight::SealLost);
+                (seq, lost) = (seq.next(), lost + 1);
+            }
         }
         if lost >= RACES && !walled {
             wall(bucket, cluster, lane, seq, by, seams).await?;
+            saw(Sight::Walled);
             (walled, lost) = (true, 0);
         }
     }
@@ -89,8 +97,17 @@ async fn try_at(
     let header = Header::of_lane(format::Kind::Seal, cluster, lane, seq, seams.entropy.nonce());
     let body = Body::from(encode(header, by));
     match bucket.place(Kind::Seal, &key, &body, HEADER_LEN).await {
-        Placed::Ours => Ok(format::Kind::Seal),
-        Placed::Other(found) => what_is(cluster, lane, seq, &found, &key),
+        Placed::Ours => {
+            saw(Sight::SealPlaced);
+            Ok(format::Kind::Seal)
+        }
+        Placed::Other(found) => {
+            let kind = what_is(cluster, lane, seq, &found, &key)?;
+            if kind == format::Kind::Seal {
+                saw(Sight::SealMet);
+            }
+            Ok(kind)
+        }
     }
 }
 

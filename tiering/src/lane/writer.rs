@@ -21,6 +21,7 @@ use crate::keys;
 use crate::log::{self, Appender, Committed, Limits};
 use crate::parcel::{Entry, Fact, Footer, build};
 use crate::seam::{Entropy, Seams};
+use crate::witness::{Sight, saw};
 
 /// How a lane behaves.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +166,9 @@ impl Writer {
                 }
                 log::Event::Fenced { seq, found } => {
                     let by = seal::of_lane(self.cluster, self.lane, seq, &found);
-                    if by.is_none() {
+                    if by.is_some() {
+                        saw(Sight::ZombiePut);
+                    } else {
                         let key = keys::parcel(&self.lane, seq);
                         tracing::error!(key, "a foreign object stands in this lane: stopped (R4)");
                     }

@@ -9,6 +9,7 @@ use tidemark_tiering::format::HEADER_LEN;
 use tidemark_tiering::format::seal::Sealer;
 use tidemark_tiering::keys::{self, Name};
 use tidemark_tiering::log::Options;
+use tidemark_tiering::witness::{Sight, saw};
 use tokio::time::{sleep, timeout};
 
 use super::super::election::{Candidacy, Poll, Step, candidacy};
@@ -162,7 +163,10 @@ impl Member {
         let place = self.shared.bucket.place(Kind::Seal, &key, &body, HEADER_LEN);
         let found = match timeout(self.shared.timings.submit, place).await {
             Ok(Placed::Ours) => body.to_bytes(),
-            Ok(Placed::Other(found)) => found,
+            Ok(Placed::Other(found)) => {
+                saw(Sight::NotElected);
+                found
+            }
             Err(_) => return self.reader.look(), // no answer: read on
         };
         self.reader.look();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tidemark_proto::id::{BrokerEpoch, BrokerId, Life};
 use tidemark_tiering::format::seal::Sealer;
 use tidemark_tiering::lane;
+use tidemark_tiering::witness::{Sight, saw};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
@@ -101,8 +102,10 @@ impl Owner {
             Then::TakeOver => {
                 let command = Command::TakeOver { node: course.node, epoch: course.epoch, sealed };
                 if let Some(Reply::SealFirst { .. }) = self.would(&command) {
+                    saw(Sight::SealBelowLow);
                     return self.start(course); // R11: the low mark has passed the seal meanwhile
                 }
+                saw(Sight::TakenOver);
                 let (tell, _nobody) = oneshot::channel();
                 self.submit(command, tell);
             }

@@ -6,6 +6,7 @@
 use tidemark_proto::id::{BrokerEpoch, Position, Seq};
 use tidemark_tiering::bucket::{Kind, Patience, Span};
 use tidemark_tiering::keys;
+use tidemark_tiering::witness::{Sight, saw};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -76,6 +77,7 @@ impl Owner {
             std::mem::take(&mut self.proof.parked).into_iter().partition(old);
         self.proof.parked = parked;
         for parked in stale {
+            saw(Sight::NoProof);
             let _ = parked.tell.send(Beat::Alive);
         }
         // With something in flight its commit is the proof; a GET then would prove nothing (M8).
@@ -102,9 +104,13 @@ impl Owner {
     pub(super) fn proof_tried(&mut self, tried: Tried) -> bool {
         self.proof.trying = false;
         match tried.absent {
-            Some(true) => self.proof.proven(tried.sent),
+            Some(true) => {
+                saw(Sight::ProofByGet);
+                self.proof.proven(tried.sent);
+            }
             // What was found may be our own, sent after the GET was.
             Some(false) if self.appender.next_seq() == tried.seq => {
+                saw(Sight::Deposed);
                 tracing::info!(generation = %self.generation, seq = %tried.seq, "another controller took over");
                 return false;
             }

@@ -11,6 +11,7 @@ use tidemark_tiering::error::Error;
 use tidemark_tiering::format::seal::SEAL_MAX;
 use tidemark_tiering::format::{self, HEADER_LEN, Header};
 use tidemark_tiering::keys::{self, Name};
+use tidemark_tiering::witness::{Sight, saw, saw_many};
 
 use super::super::log;
 use super::{Inner, Owner};
@@ -80,6 +81,7 @@ impl Owner {
                 tracing::warn!(%at, "a metadata snapshot of this position was there already");
                 return;
             }
+            saw(Sight::Snapshot);
             let written = Written { at, bytes: body.len() as u64, covers: since };
             let _ = inner.send(Inner::Snapshot(written)).await;
             // Outlives the ownership: what it deletes is below a durable snapshot for ever.
@@ -125,7 +127,9 @@ pub(in super::super) async fn sweep(
             _ => {}
         }
     }
+    let count = gone.len();
     bucket.delete(Kind::Meta, gone, Patience::Tries(3)).await?;
+    saw_many(Sight::MetaDeleted, count);
     bucket.delete(Kind::Snapshot, old, Patience::Tries(3)).await
 }
 

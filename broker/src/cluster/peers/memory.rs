@@ -55,6 +55,13 @@ impl MemoryNet {
         cuts.insert((b.to_owned(), a.to_owned()));
     }
 
+    /// Everything passes between `a` and `b` again.
+    pub fn mend(&self, a: &str, b: &str) {
+        let mut cuts = self.0.cuts.lock();
+        cuts.remove(&(a.to_owned(), b.to_owned()));
+        cuts.remove(&(b.to_owned(), a.to_owned()));
+    }
+
     /// Everything passes again.
     pub fn heal(&self) {
         self.0.cuts.lock().clear();
