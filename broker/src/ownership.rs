@@ -78,7 +78,7 @@ pub async fn run(node: Arc<Node>, mut close: oneshot::Receiver<()>) -> Exit {
         last = Some(lane);
         node.owned.send_replace(Some(Owned { node: registration.node, lane }));
         tracing::info!(node = %registration.node, epoch = %registration.epoch, "registered");
-        let ended = Ownership::begin(node.clone(), lane).run(&mut close).await;
+        let (ended, closing) = Ownership::begin(node.clone(), lane).run(&mut close).await;
         match ended {
             Ended::Sealed(seq) => {
                 saw(Sight::OwnSeal);
@@ -96,6 +96,9 @@ pub async fn run(node: Arc<Node>, mut close: oneshot::Receiver<()>) -> Exit {
                 saw(Sight::Stuck);
                 tracing::error!(%lane, %seq, "a parcel has been in doubt too long; starting a new lane")
             }
+        }
+        if closing {
+            return Exit::Closed; // the lane ended before it could be sealed: there is nothing to hand over
         }
     }
 }
@@ -143,7 +146,8 @@ impl Ownership {
         Ownership { node, lane, orders, task, commits, seen: BTreeMap::new(), lows: BTreeMap::new() }
     }
 
-    async fn run(mut self, close: &mut oneshot::Receiver<()>) -> Ended {
+    /// How the lane ended, and whether a close was ordered before it did.
+    async fn run(mut self, close: &mut oneshot::Receiver<()>) -> (Ended, bool) {
         let mut images = self.node.cluster.watch();
         let cutter = Cutter::new(self.node.clone(), self.lane, self.orders.clone(), self.commits.clone());
         let cutter = self.node.seams.tasks.spawn(cutter.run());
@@ -156,7 +160,7 @@ impl Ownership {
                 ended = &mut self.task => {
                     cutter.abort();
                     self.resign_groups().await;
-                    return ended.ok().flatten().unwrap_or(Ended::Fenced);
+                    return (ended.ok().flatten().unwrap_or(Ended::Fenced), closing);
                 }
                 _ = &mut *close, if !closing => {
                     closing = true;
@@ -164,7 +168,8 @@ impl Ownership {
                 }
                 changed = images.changed() => {
                     if changed.is_err() {
-                        return (&mut self.task).await.ok().flatten().unwrap_or(Ended::Fenced);
+                        let ended = (&mut self.task).await.ok().flatten();
+                        return (ended.unwrap_or(Ended::Fenced), closing);
                     }
                     let image = images.borrow_and_update().clone();
                     if !closing && image.lane(self.lane).is_some_and(|row| row.sealed.is_some()) {

@@ -66,7 +66,8 @@ impl Partition {
         let above = self.epochs.range(offset + 1..).next().map_or(epoch, |(_, e)| *e);
         let before = self.epochs.insert(offset, epoch).unwrap_or(epoch);
         if before != epoch || below > epoch || above < epoch {
-            let what = format!("offset {offset} has epoch {epoch}, had {before}; {below} below, {above} above");
+            let what =
+                format!("offset {offset} has epoch {epoch}, had {before}; {below} below, {above} above");
             self.note("leader-epoch-regress", what);
         }
     }
@@ -85,7 +86,8 @@ impl Partition {
     fn read(&mut self, client: u32, asked: i64, records: &[Record], hw: i64) {
         for (expected, record) in (asked..).zip(records) {
             if record.offset != expected {
-                let what = format!("client {client} asked for {asked} and got {} after {expected}", record.offset);
+                let what =
+                    format!("client {client} asked for {asked} and got {} after {expected}", record.offset);
                 self.note("int-poll-skip", what);
                 break;
             }
@@ -94,7 +96,10 @@ impl Partition {
             self.stands(record.offset, record.value, "read");
             self.epoch(record.offset, record.epoch);
             if record.offset >= hw {
-                self.note("above-hw", format!("offset {} was served with high watermark {hw}", record.offset));
+                self.note(
+                    "above-hw",
+                    format!("offset {} was served with high watermark {hw}", record.offset),
+                );
             }
         }
         let before = self.hws.insert(client, hw).unwrap_or(0);
@@ -141,7 +146,8 @@ impl Partition {
             if let Some(before) = newest.insert(value.producer, value.number)
                 && before.wrapping_add(1) != value.number
             {
-                let what = format!("producer {}: {before}, then {} at {offset}", value.producer, value.number);
+                let what =
+                    format!("producer {}: {before}, then {} at {offset}", value.producer, value.number);
                 self.note("reorder", what);
             }
         }
@@ -194,7 +200,8 @@ pub fn check(history: &[Event], ending: &Ending) -> Vec<Violation> {
             }
             Event::Created { .. } => {}
             Event::ProducerId { id } if !producers.insert(*id) => {
-                found.push(Violation { kind: "producer-id-twice", what: format!("{id} was given out twice") });
+                found
+                    .push(Violation { kind: "producer-id-twice", what: format!("{id} was given out twice") });
             }
             Event::ProducerId { .. } => {}
         }
@@ -203,7 +210,10 @@ pub fn check(history: &[Event], ending: &Ending) -> Vec<Violation> {
         let p = partitions.entry(*partition).or_default();
         p.finish(records);
         if ending.again.get(partition).is_some_and(|again| again != records) {
-            p.note("cold-start-equal", "what was read before a cold start is not what was read after".to_owned());
+            p.note(
+                "cold-start-equal",
+                "what was read before a cold start is not what was read after".to_owned(),
+            );
         }
     }
     for (number, p) in partitions {

@@ -49,7 +49,8 @@ impl Plan {
     /// The plan of `seed`.
     pub fn of(seed: u64) -> Plan {
         let entropy = Entropy::seeded(seed ^ 0x7469_6465);
-        let one_of = |choices: &[u64]| choices[usize::try_from(entropy.below(choices.len() as u64)).expect("small")];
+        let one_of =
+            |choices: &[u64]| choices[usize::try_from(entropy.below(choices.len() as u64)).expect("small")];
         Plan {
             seed,
             brokers: 1 + usize::try_from(entropy.below(3)).expect("small"),

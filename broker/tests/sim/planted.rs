@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tidemark_tiering::planted::{ALL, Bug, plant};
 
-use crate::simulate;
 use crate::plan::Plan;
+use crate::simulate;
 
 /// Runs given to one bug, from one first seed.
 const RUNS: u64 = 400;

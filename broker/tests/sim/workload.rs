@@ -138,7 +138,7 @@ pub async fn produce(world: World, number: u32, partition: i32, until: Instant) 
             sleep(Duration::from_millis(20 + world.entropy.below(80))).await;
         }
         pending.drain(..settled);
-        sleep(Duration::from_millis(world.entropy.below(80))).await;
+        sleep(Duration::from_millis(world.entropy.below(250))).await;
     }
 }
 
@@ -197,7 +197,7 @@ fn decode(bytes: &[u8]) -> Value {
 /// Reads one partition from its start, again from somewhere behind, and asks for its end now and then, until `until`.
 pub async fn read(world: World, number: u32, partition: i32, until: Instant) {
     let mut session = Session::new(&world, number);
-    let mut offset = 0;
+    let mut offset = 0i64;
     while Instant::now() < until {
         match world.entropy.below(30) {
             0..6 => drop(end(&mut session, number, partition).await),
