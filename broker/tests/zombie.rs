@@ -51,23 +51,23 @@ impl Broker {
         for set in sets {
             command.args(["--set", &set]);
         }
-        let mut child = command.spawn().unwrap();
         let said = Arc::new(Mutex::new(Vec::new()));
-        let (errors, heard) = (BufReader::new(child.stderr.take().unwrap()), said.clone());
+        let mut broker = Broker { child: command.spawn().unwrap(), kafka: String::new(), said };
+        let errors = BufReader::new(broker.child.stderr.take().unwrap());
+        let heard = broker.said.clone();
         std::thread::spawn(move || {
             errors.lines().map_while(Result::ok).for_each(|line| heard.lock().unwrap().push(line));
         });
-        let mut kafka = String::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        for line in BufReader::new(broker.child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
             if let Some(address) = line.trim().strip_prefix("PLAINTEXT") {
-                kafka = address.split_whitespace().next().unwrap().to_owned();
+                broker.kafka = address.split_whitespace().next().unwrap().to_owned();
             }
             if line.contains("/metrics") {
-                return Broker { child, kafka, said };
+                return broker;
             }
         }
-        panic!("it ended before it was ready: {:?}", said.lock().unwrap());
+        panic!("it ended before it was ready: {:?}", broker.said.lock().unwrap());
     }
 
     fn signal(&self, name: &str) {
