@@ -49,7 +49,11 @@ pub fn round(random: &mut Random, corpus: &[Bytes]) {
     }
     let bytes = Bytes::from(bytes);
     for batch in Batches::new(bytes.clone()).flatten() {
-        let _ = (batch.verify_crc(), find_by_timestamp(&batch, Millis(NOW)), max_timestamp(&batch));
+        let _ = (
+            batch.verify_crc(),
+            find_by_timestamp(&batch, Millis(NOW), batch.base_offset()),
+            max_timestamp(&batch, batch.base_offset()),
+        );
         if let Ok(records) = Records::bounded(&batch, EXPANDED_MAX) {
             assert!(records.take(100_000).count() < 100_000, "the decoder ends");
         }
@@ -99,7 +103,7 @@ fn is_readable(taken: &Validated, rules: &Rules) {
     }
     assert_eq!((count, max), (batch.count(), batch.max_timestamp()));
     assert_eq!(batch.next_offset(), Offset(1000 + i64::from(count)));
-    let (offset, _) = max_timestamp(&batch).expect("it walks").expect("it has records");
+    let (offset, _) = max_timestamp(&batch, batch.base_offset()).expect("it walks").expect("it has records");
     assert!(offset >= batch.base_offset() && offset <= batch.last_offset());
     let again: Batch = recompressed(&batch, Compression::Lz4, EXPANDED_MAX).expect("it recompresses");
     assert_eq!(again.count(), batch.count());
