@@ -33,9 +33,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults for a bucket: its price table decides whether PUTs need tokens.
+    /// The defaults for a bucket: its price table decides whether PUTs need tokens. In a directory a second copy
+    /// would only wait behind the first, on the same disk: nothing is hedged there.
     pub fn for_bucket(bucket: &Bucket) -> Options {
-        Options { dial: Dial::new(bucket.is_free()), limits: Limits::default() }
+        let mut limits = Limits::default();
+        if bucket.directory().is_some() {
+            limits.hedges = 0;
+        }
+        Options { dial: Dial::new(bucket.is_free()), limits }
     }
 }
 
