@@ -104,6 +104,17 @@ impl House {
         response.responses[0].partition_responses[0].clone()
     }
 
+    /// The same with these acks: the code, `None` where nothing is answered.
+    pub async fn produce_with_acks(&self, acks: i16, topic: &str, batch: &Batch) -> Option<i16> {
+        let request = self.request(None, acks, topic, batch);
+        if acks == 0 {
+            self.client.send(9, &request).await.unwrap();
+            return None;
+        }
+        let response = self.client.call(9, &request).await.unwrap();
+        Some(response.responses[0].partition_responses[0].error_code)
+    }
+
     /// The same, answered whole.
     pub async fn produce_whole(&self, version: i16, topic: &str, batch: &Batch) -> ProduceResponse {
         self.send(version, None, topic, batch).await
@@ -116,6 +127,17 @@ impl House {
         topic: &str,
         batch: &Batch,
     ) -> ProduceResponse {
+        let request = self.request(transactional_id, -1, topic, batch);
+        self.client.call(version, &request).await.unwrap()
+    }
+
+    fn request(
+        &self,
+        transactional_id: Option<&str>,
+        acks: i16,
+        topic: &str,
+        batch: &Batch,
+    ) -> ProduceRequest {
         let records = Some(Pieces::from(batch.bytes().clone()));
         let data = PartitionProduceData { index: 0, records, ..Default::default() };
         let image = self.running.node.cluster.image();
@@ -126,14 +148,13 @@ impl House {
             partition_data: vec![data],
             ..Default::default()
         };
-        let request = ProduceRequest {
+        ProduceRequest {
             transactional_id: transactional_id.map(Text::from),
-            acks: -1,
+            acks,
             timeout_ms: 30_000,
             topic_data: vec![topic],
             ..Default::default()
-        };
-        self.client.call(version, &request).await.unwrap()
+        }
     }
 
     /// Fetches partition 0 from `offset`, at isolation level `isolation`, without waiting.

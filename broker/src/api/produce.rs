@@ -215,16 +215,17 @@ impl Terms<'_> {
         if batch.is_transactional() && !self.transactional {
             return Err(Entry::refused(ErrorCode::TransactionalIdAuthorizationFailed));
         }
-        let codec = match self.config.compression {
+        let config = &self.config;
+        let codec = match config.compression {
             config::Compression::Producer => None,
-            config::Compression::Uncompressed => Some(Compression::None),
-            config::Compression::Gzip => Some(Compression::Gzip),
-            config::Compression::Snappy => Some(Compression::Snappy),
-            config::Compression::Lz4 => Some(Compression::Lz4),
-            config::Compression::Zstd => Some(Compression::Zstd),
+            config::Compression::Uncompressed => Some((Compression::None, None)),
+            config::Compression::Gzip => Some((Compression::Gzip, Some(config.gzip_level))),
+            config::Compression::Snappy => Some((Compression::Snappy, None)),
+            config::Compression::Lz4 => Some((Compression::Lz4, None)),
+            config::Compression::Zstd => Some((Compression::Zstd, Some(config.zstd_level))),
         };
         let limit = self.rules.max_decompressed_bytes;
-        let stored = match codec.map(|codec| recompressed(&batch, codec, limit)) {
+        let stored = match codec.map(|(codec, level)| recompressed(&batch, codec, level, limit)) {
             None => batch,
             Some(Ok(stored)) => stored,
             Some(Err(_)) => return Err(Entry::refused(ErrorCode::CorruptMessage)),

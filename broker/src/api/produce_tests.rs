@@ -134,3 +134,37 @@ async fn compacted_topics_take_no_record_without_a_key_and_internal_ones_no_clie
     house.topic("__consumer_offsets", &[]).await;
     assert_eq!(house.produce(9, "__consumer_offsets", &batch(&[1])).await.error_code, 17);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_level_of_the_topics_codec_is_used() {
+    let mut house = House::open().await;
+    let mut builder = Builder::new();
+    (0..2_000_u32).for_each(|n| {
+        let value = n.wrapping_mul(2_654_435_761).to_string();
+        builder.append(Millis(1), None, Some(value.as_bytes()));
+    });
+    let sent = builder.build();
+    for (codec, low, high) in [("gzip", "1", "9"), ("zstd", "1", "22")] {
+        let mut sizes = Vec::new();
+        for level in [low, high] {
+            let (topic, key) = (format!("{codec}{level}"), format!("compression.{codec}.level"));
+            house.topic(&topic, &[("compression.type", codec), (&key, level)]).await;
+            assert_eq!(house.produce(9, &topic, &sent).await.error_code, 0);
+            let stored = house.first_stored(&topic).await;
+            assert_eq!(Records::new(&stored).unwrap().count(), 2_000);
+            sizes.push(stored.size());
+        }
+        assert!(sizes[1] < sizes[0], "{codec}: {sizes:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn acks_are_none_one_or_all_and_none_is_never_answered() {
+    let mut house = House::open().await;
+    house.topic("t", &[]).await;
+    for (acks, code) in [(1, 0), (-1, 0), (2, 21), (-2, 21)] {
+        assert_eq!(house.produce_with_acks(acks, "t", &batch(&[1])).await, Some(code), "acks={acks}");
+    }
+    assert_eq!(house.produce_with_acks(0, "t", &batch(&[1])).await, None);
+    assert_eq!(house.list("t", 0, -1, 0).await.offset, 3, "it was taken, and the connection goes on");
+}

@@ -26,6 +26,10 @@ pub struct Topic {
     pub deleted: bool,
     /// `compression.type`.
     pub compression: Compression,
+    /// `compression.gzip.level`; -1 is the codec's own.
+    pub gzip_level: i32,
+    /// `compression.zstd.level`.
+    pub zstd_level: i32,
     /// `max.message.bytes`.
     pub max_message_bytes: usize,
     /// `message.timestamp.type`.
@@ -89,6 +93,8 @@ impl Topic {
             compacted: false,
             deleted: true,
             compression: Compression::Producer,
+            gzip_level: -1,
+            zstd_level: 3,
             max_message_bytes: 0,
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: 0,
@@ -148,6 +154,8 @@ impl Topic {
                     _ => TimestampType::CreateTime,
                 }
             }
+            "compression.gzip.level" => self.gzip_level = value.parse().unwrap_or(-1),
+            "compression.zstd.level" => self.zstd_level = value.parse().unwrap_or(3),
             "max.message.bytes" => self.max_message_bytes = usize::try_from(long()).unwrap_or(0),
             "remote.storage.enable" => self.remote_storage = value == "true",
             "min.cleanable.dirty.ratio" => self.min_cleanable_dirty_ratio = value.parse().unwrap_or(0.5),

@@ -35,18 +35,29 @@ pub fn compress(codec: Compression, plain: &[u8]) -> Vec<u8> {
     out
 }
 
+/// zstd's highest level here: those above need a window that readers refuse.
+const ZSTD_LEVEL_MAX: i32 = 19;
+
 /// Appends the compressed form of `plain` to `out`.
 pub(crate) fn compress_into(codec: Compression, plain: &[u8], out: &mut Vec<u8>) {
+    compress_at(codec, None, plain, out);
+}
+
+/// The same at a level of the codec's own scale. gzip and zstd have one; a level out of its bounds is the nearest within.
+pub(crate) fn compress_at(codec: Compression, level: Option<i32>, plain: &[u8], out: &mut Vec<u8>) {
     match codec {
         Compression::None => out.extend_from_slice(plain),
         Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+            let level = level.and_then(|level| u32::try_from(level).ok()).map(|level| level.min(9));
+            let level = level.map_or_else(flate2::Compression::default, flate2::Compression::new);
+            let mut encoder = flate2::write::GzEncoder::new(out, level);
             encoder.write_all(plain).and_then(|()| encoder.finish()).expect("a Vec takes every byte");
         }
         Compression::Snappy => snappy::compress_into(plain, out),
         Compression::Lz4 => lz4::compress_into(plain, out),
         Compression::Zstd => {
-            let packed = zstd::bulk::compress(plain, 3).expect("the default level takes any input");
+            let level = level.unwrap_or(3).min(ZSTD_LEVEL_MAX);
+            let packed = zstd::bulk::compress(plain, level).expect("any level takes any input");
             out.extend_from_slice(&packed);
         }
     }

@@ -87,15 +87,21 @@ pub fn with_max_timestamp(batch: &Batch, max: Millis) -> Batch {
     rewrite_times(batch, batch.attributes() & !LOG_APPEND_TIME, max)
 }
 
-/// The same records under another codec (`compression.type` of a topic). `limit` bounds the expanded form.
-pub fn recompressed(batch: &Batch, codec: Compression, limit: usize) -> Result<Batch, BatchError> {
+/// The same records under another codec (`compression.type` of a topic), at a level of its scale. `limit` bounds the expanded
+/// form.
+pub fn recompressed(
+    batch: &Batch,
+    codec: Compression,
+    level: Option<i32>,
+    limit: usize,
+) -> Result<Batch, BatchError> {
     let from = batch.compression()?;
     if from == codec {
         return Ok(batch.clone());
     }
     let plain = compress::decompress(from, &batch.payload(), limit)?;
     let mut bytes = batch.bytes()[..HEADER_BYTES].to_vec();
-    compress::compress_into(codec, &plain, &mut bytes);
+    compress::compress_at(codec, level, &plain, &mut bytes);
     let length = i32::try_from(bytes.len() - PREFIX_BYTES).map_err(|_| BatchError::Expands { limit })?;
     bytes[8..12].copy_from_slice(&length.to_be_bytes());
     let attributes = batch.attributes() & !CODEC_MASK | i16::from(codec.id());

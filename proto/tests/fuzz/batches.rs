@@ -105,6 +105,6 @@ fn is_readable(taken: &Validated, rules: &Rules) {
     assert_eq!(batch.next_offset(), Offset(1000 + i64::from(count)));
     let (offset, _) = max_timestamp(&batch, batch.base_offset()).expect("it walks").expect("it has records");
     assert!(offset >= batch.base_offset() && offset <= batch.last_offset());
-    let again: Batch = recompressed(&batch, Compression::Lz4, EXPANDED_MAX).expect("it recompresses");
+    let again: Batch = recompressed(&batch, Compression::Lz4, None, EXPANDED_MAX).expect("it recompresses");
     assert_eq!(again.count(), batch.count());
 }

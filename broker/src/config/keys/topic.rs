@@ -32,8 +32,9 @@ pub const KEYS: &[Key] = &[
         .from(&[same("compression.gzip.level")]),
     key("compression.lz4.level", Int, "9", "Level when we compress with lz4.")
         .between(1, 17)
+        .note("lz4 has one level here, the fast one")
         .from(&[same("compression.lz4.level")]),
-    key("compression.zstd.level", Int, "3", "Level when we compress with zstd.")
+    key("compression.zstd.level", Int, "3", "Level when we compress with zstd; above 19 as 19.")
         .between(-131_072, 22)
         .from(&[same("compression.zstd.level")]),
     key("delete.retention.ms", Long, "86400000", "How long a compacted topic keeps tombstones and markers.")

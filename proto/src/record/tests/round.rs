@@ -183,11 +183,11 @@ fn concatenated_batches_are_told_apart() {
 fn a_batch_may_change_its_codec_but_not_its_records() {
     let plain = sample(Compression::None, 50, 50);
     for codec in Compression::ALL {
-        let packed = recompressed(&plain, codec, 1 << 20).unwrap();
+        let packed = recompressed(&plain, codec, None, 1 << 20).unwrap();
         assert_eq!(packed.compression(), Ok(codec));
         assert_eq!(packed.verify_crc(), Ok(()));
         assert_eq!(records(&packed), records(&plain));
-        assert_eq!(recompressed(&packed, Compression::None, 1 << 20).unwrap(), plain);
+        assert_eq!(recompressed(&packed, Compression::None, None, 1 << 20).unwrap(), plain);
     }
 }
 
@@ -246,6 +246,6 @@ proptest! {
         }
         let target = all[all.len() / 2].0;
         let first = read.iter().find(|record| record.timestamp.0 >= target).map(|r| (r.offset, r.timestamp));
-        prop_assert_eq!(find_by_timestamp(&stamped, Millis(target)).unwrap(), first);
+        prop_assert_eq!(find_by_timestamp(&stamped, Millis(target), Offset(0)).unwrap(), first);
     }
 }
