@@ -227,7 +227,7 @@ async fn row_54_a_stopped_leader_that_goes_on_is_refused_says_so_and_nothing_ack
     let fenced = "fenced: somebody has sealed this broker's lane; registering anew";
     until("it says that it was fenced", async || brokers[&first].says(fenced).then_some(())).await;
     // Its node id is its own: it is back under a new epoch, and leads nothing that was taken from it.
-    let back = until("it is back", async || leader(&zombie).await.filter(|(_, n)| *n == 2));
+    let back = until("it is back", async || leader(&other).await.filter(|(_, n)| *n == 2));
     assert_eq!(back.await.0, second);
 
     let read = until("all is read", async || read_all(&other).await).await;

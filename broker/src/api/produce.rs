@@ -29,7 +29,7 @@ use crate::api::{Ctx, Operation, Resource};
 use crate::cluster::image::{Image, Topic};
 use crate::config;
 use crate::node::{ADMIN_CLIENT, Node, is_internal};
-use crate::partition::{Write, WriteResults};
+use crate::partition::{Write, WriteResults, Written};
 use crate::quota::Kind;
 
 /// What the client is told.
@@ -52,6 +52,17 @@ enum Entry {
 struct Row {
     index: i32,
     entry: Entry,
+}
+
+/// R24: a refusal for good rests on a dedupe window that lacks what a new leader may have taken since; it is one only
+/// while the session is fresh. Else the producer asks somewhere else.
+async fn sound(node: &Node, mut results: WriteResults) -> WriteResults {
+    let for_good = |result: &Result<Written, ErrorCode>| result.is_err_and(|code| !code.is_retriable());
+    if results.iter().any(for_good) && !node.may_serve_reads().await {
+        let unsound = results.iter_mut().filter(|result| for_good(result));
+        unsound.for_each(|result| *result = Err(ErrorCode::NotLeaderOrFollower));
+    }
+    results
 }
 
 struct Group {
@@ -94,7 +105,7 @@ pub async fn start(
             None => Ok(Vec::new()),
             Some(Err(code)) => Err(code),
             Some(Ok(answer)) => match tokio::time::timeout(timeout, answer).await {
-                Ok(Ok(results)) => Ok(results),
+                Ok(Ok(results)) => Ok(sound(&node, results).await),
                 Ok(Err(_)) => Err(ErrorCode::NotLeaderOrFollower),
                 Err(_) => Err(ErrorCode::RequestTimedOut),
             },

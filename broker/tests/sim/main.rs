@@ -42,7 +42,7 @@ fn simulate(plan: Plan) -> Outcome {
         }));
     });
     PANICS.take();
-    let mut outcome = run(plan);
+    let mut outcome = std::panic::catch_unwind(|| run(plan)).unwrap_or_default();
     let panics = PANICS.take().into_iter().map(|what| Violation { kind: "panic", what });
     outcome.violations.extend(panics);
     outcome

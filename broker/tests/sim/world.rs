@@ -30,7 +30,7 @@ const PARTITIONS: i32 = 3;
 const CALM: Duration = Duration::from_secs(240);
 
 /// What a run came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// Broken promises; none, one hopes.
     pub violations: Vec<Violation>,
