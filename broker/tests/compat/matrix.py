@@ -75,11 +75,13 @@ class Table:
         for row, why in self.differs.items():
             print(f"- differs: {row}: {why}")
         shown = [c for c in self.columns if not self.notes.get(c, "").startswith("absent")]
-        if shown:
-            width = max(len(row) for row in self.rows)
-            print(f"\n| {'':{width}} | {' | '.join(shown)} |\n|{'-' * (width + 2)}|{'|'.join('---' for _ in shown)}|")
-            for row in (row for row in self.rows if any((row, c) in self.cells for c in shown)):
-                cells = [f"{self.cells.get((row, column), ''):<{len(column)}}" for column in shown]
+        for columns in (shown, ["tools"], ["broker"]):
+            rows = [row for row in self.rows if any((row, column) in self.cells for column in columns)]
+            if rows:
+                width = max(len(row) for row in rows)
+                print(f"\n| {'':{width}} | {' | '.join(columns)} |\n|{'-' * (width + 2)}|{'|'.join('---' for _ in columns)}|")
+            for row in rows:
+                cells = [f"{self.cells.get((row, column), ''):<{len(column)}}" for column in columns]
                 print(f"| {row:<{width}} | {' | '.join(cells)} |")
         print("\n" + "\n".join(f"FAIL {reason}" for reason in self.reasons))
         return self.score.close()

@@ -202,7 +202,7 @@ def delete_offsets(t):
 
 
 def delete_group(t):
-    t.expect("were successful", "kafka-consumer-groups", "--delete", "--group", t.group)
+    t.expect("successful", "kafka-consumer-groups", "--delete", "--group", t.group)
     t.expect("GroupIdNotFoundException|could not be found|not found", "kafka-consumer-groups", "--delete", "--group", t.group,
              any_code=True)
 
