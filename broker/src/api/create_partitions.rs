@@ -71,7 +71,8 @@ fn judge(view: &View<'_>, topic: &CreatePartitionsTopic, twice: bool) -> Result<
     };
     let more = i64::from(topic.count) - i64::try_from(found.partitions.len()).unwrap_or(i64::MAX);
     match &topic.assignments {
-        Some(rows) if i64::try_from(rows.len()) != Ok(more) => {
+        // A count that is no increase is the controller's to refuse, whatever is assigned.
+        Some(rows) if more > 0 && i64::try_from(rows.len()) != Ok(more) => {
             let why = format!("{more} partitions are to be added, but {} assignments are given.", rows.len());
             Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, why))
         }
@@ -89,16 +90,17 @@ mod tests {
     #[test]
     fn rows_are_judged_before_the_controller_is_asked() {
         let world = World::new();
-        let code = |name: &str, assignments: Option<usize>, twice| {
+        let code = |name: &str, count, assignments: Option<usize>, twice| {
             let assignments = assignments.map(|n| vec![CreatePartitionsAssignment::default(); n]);
-            let topic =
-                CreatePartitionsTopic { name: name.into(), count: 6, assignments, ..Default::default() };
+            let topic = CreatePartitionsTopic { name: name.into(), count, assignments, ..Default::default() };
             judge(&world.view(37, 3).look(), &topic, twice).err().map(|refusal| refusal.code.code())
         };
-        assert_eq!(code("orders", None, false), None);
-        assert_eq!(code("orders", Some(2), false), None);
-        assert_eq!(code("orders", Some(3), false), Some(39));
-        assert_eq!(code("orders", None, true), Some(42));
-        assert_eq!(code("nope", None, false), Some(3));
+        assert_eq!(code("orders", 6, None, false), None);
+        assert_eq!(code("orders", 6, Some(2), false), None);
+        assert_eq!(code("orders", 6, Some(3), false), Some(39));
+        assert_eq!(code("orders", 6, None, true), Some(42));
+        assert_eq!(code("nope", 6, None, false), Some(3));
+        assert_eq!(code("orders", 0, Some(0), false), None);
+        assert_eq!(code("orders", 4, Some(1), false), None);
     }
 }

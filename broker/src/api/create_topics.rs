@@ -134,6 +134,7 @@ fn row(
             topic_id,
             topic_config_error_code,
             configs,
+            error_message: None,
             ..Default::default()
         };
     }
@@ -156,6 +157,8 @@ fn row(
         num_partitions: created.partitions,
         replication_factor: created.replication,
         configs: Some(configs.collect()),
+        // Null, not empty: some clients take any text for a failure's.
+        error_message: None,
         ..Default::default()
     }
 }

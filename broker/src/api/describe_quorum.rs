@@ -72,7 +72,7 @@ fn respond(view: &View<'_>, request: &DescribeQuorumRequest, now: Millis) -> Des
 
 fn quorum(view: &View<'_>, now: Millis) -> PartitionData {
     let controller = view.image.controller();
-    let leader = controller.and_then(|c| c.node).unwrap_or(BrokerId(-1));
+    let leader = BrokerId(view.controller());
     let epoch = controller.map_or(0, |c| i32::try_from(c.generation.0).unwrap_or(i32::MAX));
     let end = i64::try_from(view.image.version()).unwrap_or(i64::MAX);
     let state = |node: BrokerId| ReplicaState {

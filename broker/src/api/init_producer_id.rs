@@ -53,6 +53,9 @@ pub async fn handle(
         producer_epoch: -1,
         ..Default::default()
     };
+    if request.transactional_id.as_ref().is_some_and(|id| id.is_empty()) {
+        return refused(ErrorCode::InvalidRequest);
+    }
     if let Some(id) = &request.transactional_id {
         let allowed = node.allows(&ctx, Operation::Write, Resource::TransactionalId(id));
         return refused(match allowed {

@@ -26,16 +26,20 @@ pub async fn handle(node: Arc<Node>, ctx: Arc<Ctx>, request: OffsetDeleteRequest
         return refused(ErrorCode::InvalidGroupId);
     }
     let image = node.cluster.image();
-    let verdict = |topic: &Text| {
+    let verdict = |topic: &Text, partition: i32| {
         if !node.allows(&ctx, Operation::Read, Resource::Topic(topic)) {
             return Some(ErrorCode::TopicAuthorizationFailed);
         }
-        image.topic_named(topic).is_none().then_some(ErrorCode::UnknownTopicOrPartition)
+        let known = image.topic_named(topic).is_some_and(|found| {
+            usize::try_from(partition).is_ok_and(|index| index < found.partitions.len())
+        });
+        (!known).then_some(ErrorCode::UnknownTopicOrPartition)
     };
-    let verdicts: Vec<Option<ErrorCode>> = request.topics.iter().map(|t| verdict(&t.name)).collect();
-    let wanted = request.topics.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
-    let wanted =
-        wanted.flat_map(|(t, _)| t.partitions.iter().map(|p| (t.name.detached(), p.partition_index)));
+    let asked = || request.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (t, p)));
+    let verdicts: Vec<Option<ErrorCode>> =
+        asked().map(|(t, p)| verdict(&t.name, p.partition_index)).collect();
+    let wanted = asked().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
+    let wanted = wanted.map(|((t, p), _)| (t.name.detached(), p.partition_index));
     let command = Command::DeleteOffsets(wanted.collect());
     match coordinator::ask(&node, &request.group_id, command).await {
         Ok(Reply::OffsetsDeleted(codes)) => respond(request, &verdicts, codes),
@@ -49,10 +53,11 @@ fn respond(
     verdicts: &[Option<ErrorCode>],
     codes: Vec<ErrorCode>,
 ) -> OffsetDeleteResponse {
-    let mut codes = codes.into_iter();
-    let topics = request.topics.into_iter().zip(verdicts).map(|(topic, verdict)| {
+    let (mut codes, mut verdicts) = (codes.into_iter(), verdicts.iter().copied());
+    let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.into_iter().map(|p| {
-            let code = verdict.or_else(|| codes.next()).unwrap_or(ErrorCode::UnknownServerError);
+            let code =
+                verdicts.next().flatten().or_else(|| codes.next()).unwrap_or(ErrorCode::UnknownServerError);
             OffsetDeleteResponsePartition { partition_index: p.partition_index, error_code: code.code() }
         });
         OffsetDeleteResponseTopic { name: topic.name, partitions: partitions.collect() }
@@ -80,7 +85,7 @@ mod tests {
         let request = OffsetDeleteRequest { topics, ..Default::default() };
         let gone = Some(ErrorCode::UnknownTopicOrPartition);
         let codes = [ErrorCode::None, ErrorCode::None, ErrorCode::GroupSubscribedToTopic, ErrorCode::None];
-        let response = respond(request, &[None, gone, None], codes.to_vec());
+        let response = respond(request, &[None, None, gone, gone, None, None], codes.to_vec());
         let rows = response.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code);
         assert!(rows.eq([0, 0, 3, 3, 86, 0]));
     }

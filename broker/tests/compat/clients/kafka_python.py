@@ -43,6 +43,8 @@ class KafkaPython:
             "version": kafka.__version__, "ops": lines.operations(self), "idempotent": True, "static": True,
             "compressions": ["none", *(name for name in CODECS if getattr(codec, f"has_{name}")())],
             "acks": ["all", "1", "0"], "assignors": list(ASSIGNORS),
+            # 3.0.12 may stop its heartbeats for good right after a join, when it takes the group for unstable.
+            "tries": 4,
         }
 
     def create(self, topic, partitions, replication=-1, configs=None):
