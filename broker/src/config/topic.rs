@@ -261,6 +261,13 @@ mod tests {
 
     #[test]
     fn a_running_broker_takes_only_what_may_change_and_only_sound_values() {
+        // Kafka's tools set and clear these; they must be taken though they do nothing.
+        for key in
+            ["leader.replication.throttled.rate", "follower.replication.throttled.rate", "num.io.threads"]
+        {
+            assert_eq!(check_broker(key, Some("9")), Ok(()));
+            assert_eq!(check_broker(key, None), Ok(()));
+        }
         assert_eq!(check_broker("max.connections.per.ip.overrides", Some("10.0.0.1:5,[::1]:7")), Ok(()));
         for (name, value) in [
             ("max.connections.per.ip.overrides", "10.0.0.1"),

@@ -449,4 +449,4 @@ BEFORE = [
     ("error: unknown group", unknown_group),
     ("error: long metadata", long_metadata),
 ]
-AFTER = [("after a restart: resume", after_restart), ("delete the group", delete_group)]
+AFTER = [("after a restart: resume", again(after_restart)), ("delete the group", delete_group)]

@@ -169,6 +169,7 @@ def configs(peer):
         body = {"resources": [{"resourceType": 2, "resourceName": "set", "configs": [{"name": "retention.ms", "value": "8000000"}]}],
                 "validateOnly": False}
         peer.ask("AlterConfigs", version, body)
+    time.sleep(1)  # until every broker knows
     peer.ask("DescribeConfigs", 4, {"resources": [{**one, "configurationKeys": names}]}, note="after AlterConfigs")
     every(peer, "ListConfigResources", lambda v: {"resourceTypes": [2]} if v else {})
 
@@ -419,6 +420,7 @@ def admin(peer):
     for version in range(2):
         ops = [{"key": "producer_byte_rate", "value": 1e6, "remove": False}]
         peer.ask("AlterClientQuotas", version, {"entries": [{"entity": user, "ops": ops}], "validateOnly": False})
+        time.sleep(0.5)  # until every broker knows
         peer.ask("DescribeClientQuotas", version, {"components": [{"entityType": "client-id", "matchType": 0, "match": "c"}], "strict": False})
     for note, entity, key in (("unknown key", user, "odd"), ("unknown entity", [{"entityType": "odd", "entityName": "c"}], "producer_byte_rate"),
                               ("no entity", [], "producer_byte_rate")):

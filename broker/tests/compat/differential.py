@@ -114,7 +114,7 @@ class Alike:
             return f"<{key}>"
         if key in ("topicId", "sessionId", "clientInstanceId", "memberId", "leader", "producerId") and isinstance(value, str):
             return self.name_of(value)
-        if key in ("sessionId", "producerId") and value and value > 0:
+        if key in ("sessionId", "producerId", "subscriptionId") and value and (value > 0 or key == "subscriptionId"):
             return f"<{key}>"
         if "eaderEpoch" in key and isinstance(value, int) and value >= 0:
             return "<epoch>"

@@ -73,6 +73,13 @@ def kafkajs(built):
     return ["node", copy / "client.js"]
 
 
+def unwritten(why):
+    def ready(_built):
+        raise Absent(f"no program is written for it yet; {why}")
+
+    return ready
+
+
 # Name → what makes it ready; after an @, the protocol version the client is told to speak.
 ROSTER = {
     "java": java,
@@ -85,6 +92,8 @@ ROSTER = {
     "sarama@4.3.1": go("sarama"),
     "kafka-go": go("kafka-go"),
     "kafkajs": kafkajs,
+    "rdkafka": unwritten("it is librdkafka, as confluent-kafka is"),
+    "rskafka": unwritten("it speaks few APIs and has no groups"),
 }
 
 

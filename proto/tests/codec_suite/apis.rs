@@ -28,6 +28,8 @@ fn left_out(key: ApiKey) -> &'static str {
     }
 }
 
+const DIFFERENCES: &str = include_str!("../../differences.tsv");
+
 fn page() -> String {
     let mut page = String::from(
         "# Kafka APIs the codec speaks\n\
@@ -48,6 +50,14 @@ fn page() -> String {
     page.push_str("\n## Not spoken\n\n| key | API | why |\n|---|---|---|\n");
     for key in ApiKey::ALL.iter().filter(|key| key.row().is_none()) {
         _ = writeln!(page, "| {} | {key} | {} |", key.as_i16(), left_out(*key));
+    }
+    page.push_str("\n## Answered otherwise than Apache Kafka 4.3.1\n\n\
+         From `differences.tsv`, which the differential script (`broker/tests/compat`) holds to. Request and field are regular expressions.\n\n\
+         | request | field | why |\n|---|---|---|\n");
+    for row in DIFFERENCES.lines().filter(|line| !line.starts_with('#')) {
+        let cells: Vec<String> = row.split('\t').map(|cell| cell.replace('|', "\\|")).collect();
+        let [request, field, why] = &*cells else { panic!("three columns: {row}") };
+        _ = writeln!(page, "| `{request}` | `{field}` | {why} |");
     }
     page.push_str("\n## Records and blobs\n\n| name | versions | flexible from |\n|---|---|---|\n");
     for data in &TABLES.data {

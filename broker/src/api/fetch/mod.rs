@@ -266,6 +266,7 @@ fn partition(node: &Node, row: &Row, leaders: &mut NewLeaders<'_>) -> PartitionD
         last_stable_offset: -1,
         log_start_offset: -1,
         records: Some(Pieces::new()),
+        aborted_transactions: None,
         ..Default::default()
     };
     match &row.outcome {

@@ -214,6 +214,8 @@ class Confluent:
         return {"state": found.state.name, "members": len(found.members)}
 
     def delete_group(self, group):
+        # A new one: a request of the old one may hang when its coordinator was restarted meanwhile, Apache Kafka's too.
+        self.admin = AdminClient(self.base)
         done(self.admin.delete_consumer_groups([group]))
 
 
