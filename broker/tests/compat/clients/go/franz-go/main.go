@@ -64,7 +64,7 @@ func main() {
 }
 
 func (c *client) connect(more ...kgo.Opt) (*kgo.Client, error) {
-	base := []kgo.Opt{kgo.SeedBrokers(c.bootstrap), kgo.FetchMaxWait(100 * time.Millisecond), kgo.MetadataMinAge(100 * time.Millisecond)}
+	base := []kgo.Opt{kgo.SeedBrokers(c.bootstrap), kgo.FetchMaxWait(100 * time.Millisecond), kgo.MetadataMinAge(100 * time.Millisecond), kgo.MetadataMaxAge(time.Second)}
 	return kgo.NewClient(append(base, more...)...)
 }
 
