@@ -114,12 +114,16 @@ mod tests {
     }
 
     #[test]
-    fn the_controller_is_the_only_voter() {
+    fn the_controller_is_the_only_voter_even_if_it_had_no_id_when_it_began() {
+        [Some(BrokerId(2)), None].into_iter().for_each(broker_2_is_the_voter);
+    }
+
+    fn broker_2_is_the_voter(node: Option<BrokerId>) {
         let mut world = World::new();
         world.image.apply(&Record::ControllerAnnounced {
             generation: Generation(4),
             life: Life(2),
-            node: Some(BrokerId(2)),
+            node,
             address: String::new(),
         });
         let answer = ask(&world, METADATA_TOPIC, 0);
