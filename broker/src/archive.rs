@@ -1,23 +1,29 @@
 //! Runs and checkpoints as partitions see them: what recovery starts from, and offsets older than any parcel.
 //!
 //! Finds, reads and verifies; writes nothing. The runs of one partition are ordered by their offsets, whoever cut
-//! them.
+//! them. Recovery looks at a partition's home checkpoint and the runs named after it, however many there are
+//! before; where older offsets lie is looked up once and remembered.
+
+mod memo;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tidemark_proto::id::{ClusterId, Millis, Offset, TopicPartition};
 use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::record::view::Batches;
 use tidemark_tiering::bucket::Bucket;
 use tidemark_tiering::error::Error;
-use tidemark_tiering::run::{self, Partition, Reader, checkpoint, range_of};
+use tidemark_tiering::run::{self, Partition, Reader, checkpoint};
+use uuid::Uuid;
 
-use crate::cluster::image::{Image, Run};
+use crate::cluster::image::{Image, RunRow};
 use crate::partition::Instant;
 use crate::partition::base::Base;
+use memo::{Memo, Share};
 
 /// Objects looked into at a time.
 const AT_A_TIME: usize = 16;
@@ -34,12 +40,14 @@ pub struct Archive {
     bucket: Bucket,
     cluster: ClusterId,
     runs: Arc<Reader>,
+    memo: Mutex<Memo>,
 }
 
 impl Archive {
     /// Reads runs of `bucket`.
     pub fn new(bucket: Bucket, cluster: ClusterId) -> Archive {
-        Archive { runs: Arc::new(Reader::new(bucket.clone(), cluster)), bucket, cluster }
+        let runs = Arc::new(Reader::new(bucket.clone(), cluster));
+        Archive { runs, bucket, cluster, memo: Mutex::default() }
     }
 
     /// Where recovery of `partitions` starts: the newest of checkpoint and runs. One without an entry starts empty.
@@ -49,18 +57,26 @@ impl Archive {
         partitions: &[TopicPartition],
     ) -> BTreeMap<TopicPartition, Result<Base, Error>> {
         let mut bases = self.checkpointed(image, partitions).await;
+        let mut looks: BTreeMap<Uuid, (String, Vec<TopicPartition>)> = BTreeMap::new();
         for tp in partitions {
-            let newest = self.shares(image, *tp).await.map(|shares| shares.into_iter().next_back());
-            match newest {
-                Ok(None) => {}
-                Ok(Some(found)) => {
-                    let known = bases.get(tp).and_then(|b| b.as_ref().ok()).map_or(Offset(0), |b| b.end);
-                    if found.entry.last_offset >= known {
-                        bases.insert(*tp, base_of(&found));
+            let Some(since) = image.untold(*tp) else { continue };
+            for run in image.runs_of(*tp, since) {
+                looks.entry(run.id).or_insert_with(|| (run.key.clone(), Vec::new())).1.push(*tp);
+            }
+        }
+        let looks: Vec<_> = looks.into_values().map(|(key, of)| newest(self.runs.clone(), key, of)).collect();
+        let mut looks = futures::stream::iter(looks).buffered(AT_A_TIME);
+        while let Some(found) = looks.next().await {
+            for (tp, found) in found {
+                match found {
+                    Ok(found) => {
+                        let known =
+                            bases.get(&tp).map(|base| base.as_ref().map_or(Offset(i64::MAX), |b| b.end));
+                        if found.entry.last_offset >= known.unwrap_or(Offset(0)) {
+                            bases.insert(tp, base_of(&found));
+                        }
                     }
-                }
-                Err(error) => {
-                    bases.insert(*tp, Err(error));
+                    Err(error) => drop(bases.insert(tp, Err(error))),
                 }
             }
         }
@@ -112,10 +128,14 @@ impl Archive {
         bytes_max: usize,
     ) -> Result<Pieces, Error> {
         let (mut out, mut next) = (Pieces::new(), from);
-        for found in self.shares(image, tp).await? {
-            if found.entry.last_offset < next || found.entry.base_offset >= until {
+        for share in self.shares(image, tp).await?.iter() {
+            if share.last < next || share.base >= until {
                 continue;
             }
+            if !out.is_empty() && out.len() >= bytes_max {
+                return Ok(out);
+            }
+            let found = self.found(image, tp, share).await?;
             for extent in found.entry.extents(next) {
                 if !out.is_empty() && out.len() >= bytes_max {
                     return Ok(out);
@@ -153,15 +173,16 @@ impl Archive {
         until: Offset,
     ) -> Result<Option<Bytes>, Error> {
         let shares = self.shares(image, tp).await?;
-        let within = |f: &&Found| f.entry.last_offset >= from && f.entry.base_offset < until;
+        let within = |share: &&Share| share.last >= from && share.base < until;
         let target = match instant {
             Instant::AtOrAfter(target) => target,
             Instant::Largest => {
-                let largest = shares.iter().filter(within).map(|f| f.entry.max_timestamp).max();
+                let largest = shares.iter().filter(within).map(|share| share.max_timestamp).max();
                 largest.unwrap_or(Millis(i64::MAX))
             }
         };
-        for found in shares.iter().filter(within) {
+        for share in shares.iter().filter(within).filter(|share| share.max_timestamp >= target) {
+            let found = self.found(image, tp, share).await?;
             for extent in found.entry.extents_since(target, from) {
                 let bytes = self.runs.bytes(&found.key, extent).await?;
                 for batch in Batches::new(bytes) {
@@ -175,25 +196,65 @@ impl Archive {
         Ok(None)
     }
 
-    /// The partition's shares in all runs, by offset.
-    async fn shares(&self, image: &Image, tp: TopicPartition) -> Result<Vec<Found>, Error> {
-        let range = range_of(tp);
-        let holds = |run: &&Arc<Run>| run.ranges.iter().any(|(low, high)| (*low..=*high).contains(&range));
-        let keys: Vec<String> = image.runs().filter(holds).map(|run| run.key.clone()).collect();
-        let looks: Vec<_> = keys.into_iter().map(|key| share(self.runs.clone(), key, tp)).collect();
-        let mut shares = Vec::new();
+    /// The partition's shares in all runs, by offset. Only runs named since the last look are looked into.
+    async fn shares(&self, image: &Image, tp: TopicPartition) -> Result<Arc<Vec<Share>>, Error> {
+        let created = image.topic(tp.topic).map_or(0, |topic| topic.created);
+        let (since, known) = self.memo.lock().get(tp).unwrap_or_else(|| (created, Arc::default()));
+        let fresh: Vec<&Arc<RunRow>> = image.runs_of(tp, since).collect();
+        let all_named = known.iter().all(|share| image.run(share.run).is_some());
+        if fresh.is_empty() && all_named {
+            return Ok(known);
+        }
+        let mut shares: Vec<Share> =
+            known.iter().filter(|share| image.run(share.run).is_some()).copied().collect();
+        let looks: Vec<_> =
+            fresh.into_iter().map(|run| shares_in(self.runs.clone(), run.clone(), tp)).collect();
         let mut looks = futures::stream::iter(looks).buffered(AT_A_TIME);
         while let Some(found) = looks.next().await {
             shares.extend(found?);
         }
-        shares.sort_by_key(|f| f.entry.base_offset);
+        shares.sort_by_key(|share| (share.base, share.run));
+        let shares = Arc::new(shares);
+        self.memo.lock().keep(tp, image.version() + 1, shares.clone());
         Ok(shares)
+    }
+
+    async fn found(&self, image: &Image, tp: TopicPartition, share: &Share) -> Result<Found, Error> {
+        let run = image.run(share.run).ok_or_else(|| Error::Gone { key: share.run.to_string() })?;
+        let entries = self.runs.find(&run.key, tp).await?;
+        let entry = entries.into_iter().find(|entry| entry.base_offset == share.base);
+        let entry = entry.ok_or_else(|| damaged(&run.key, &"a share of it is gone"))?;
+        Ok(Found { key: run.key.clone(), entry })
     }
 }
 
-async fn share(runs: Arc<Reader>, key: String, tp: TopicPartition) -> Result<Vec<Found>, Error> {
-    let entries = runs.find(&key, tp).await?;
-    Ok(entries.into_iter().map(|entry| Found { key: key.clone(), entry }).collect())
+/// The newest share of each partition in one object.
+async fn newest(
+    runs: Arc<Reader>,
+    key: String,
+    of: Vec<TopicPartition>,
+) -> Vec<(TopicPartition, Result<Found, Error>)> {
+    let mut found = Vec::new();
+    for tp in of {
+        match runs.find(&key, tp).await {
+            Ok(entries) => {
+                let newest = entries.into_iter().next_back();
+                found.extend(newest.map(|entry| (tp, Ok(Found { key: key.clone(), entry }))));
+            }
+            Err(error) => found.push((tp, Err(error))),
+        }
+    }
+    found
+}
+
+async fn shares_in(runs: Arc<Reader>, run: Arc<RunRow>, tp: TopicPartition) -> Result<Vec<Share>, Error> {
+    let share = |entry: Arc<Partition>| Share {
+        run: run.id,
+        base: entry.base_offset,
+        last: entry.last_offset,
+        max_timestamp: entry.max_timestamp,
+    };
+    Ok(runs.find(&run.key, tp).await?.into_iter().map(share).collect())
 }
 
 fn base_of(found: &Found) -> Result<Base, Error> {
@@ -207,3 +268,6 @@ fn base_of(found: &Found) -> Result<Base, Error> {
 fn damaged(key: &str, why: &impl ToString) -> Error {
     Error::Corrupt { key: key.to_owned(), why: why.to_string() }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

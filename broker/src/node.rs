@@ -30,6 +30,7 @@ use crate::partition::Partitions;
 use crate::partition::fetching::Fetching;
 use crate::partition::log::CoordinatorLog;
 use crate::quota::{Bound, Kind, Quotas};
+use crate::upkeep;
 
 /// The topic that holds groups and their offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -113,6 +114,7 @@ impl Node {
         let node = Node::new(parts);
         let (close, closed) = oneshot::channel();
         let exit = node.seams.tasks.spawn(ownership::run(node.clone(), closed));
+        node.seams.tasks.spawn(upkeep::sweep::run(node.clone()));
         Running { node, close: Some(close), exit }
     }
 

@@ -19,7 +19,7 @@ use crate::cluster::image::{Image, Topic};
 use crate::node::{Node, OFFSETS_TOPIC};
 use crate::partition::Query;
 use crate::partition::opening::{Opened, recover};
-use crate::partition::task::{self, Ended, Lead, Order, Task};
+use crate::partition::task::{self, Committed, Ended, Lead, Order, Task};
 use crate::upkeep::Cutter;
 
 /// How long recovery waits for metadata to explain a missing parcel before it counts as lost (R15).
@@ -106,7 +106,7 @@ pub async fn run(node: Arc<Node>, mut close: oneshot::Receiver<()>) -> Exit {
 /// R14: whether our node id belongs to another life by now. Waits for the metadata to say who sealed our lane.
 async fn replaced(node: &Node, lane: LaneId) -> bool {
     let mut images = node.cluster.watch();
-    let explained = images.wait_for(|image| image.lane(lane).is_some_and(|row| row.sealed.is_some()));
+    let explained = images.wait_for(|image| over(image, lane));
     let explained = tokio::time::timeout(EXPLAINED, explained).await;
     if !matches!(explained, Ok(Ok(_))) {
         return false; // nobody has: a stuck parcel, or a seal whose author is still at it
@@ -115,12 +115,17 @@ async fn replaced(node: &Node, lane: LaneId) -> bool {
     image.broker(node.id()).is_some_and(|row| row.life != node.life && row.epoch > lane.epoch)
 }
 
+/// Whether the metadata knows the lane's end; a lane that it has forgotten was dead long before.
+fn over(image: &Image, lane: LaneId) -> bool {
+    image.lane(lane).is_none_or(|row| row.sealed.is_some())
+}
+
 struct Ownership {
     node: Arc<Node>,
     lane: LaneId,
     orders: mpsc::Sender<Order>,
     task: tokio::task::JoinHandle<Option<Ended>>,
-    commits: watch::Receiver<Seq>,
+    commits: watch::Receiver<Committed>,
     seen: BTreeMap<TopicId, (Arc<Topic>, BTreeMap<TopicPartition, LeaderEpoch>)>,
     lows: BTreeMap<LaneId, Seq>,
 }
@@ -131,7 +136,7 @@ impl Ownership {
         let writer =
             Writer::open(lane, image.cluster(), node.bucket.clone(), &node.seams, lane_options(&node));
         let (orders, orders_in) = mpsc::channel(1024);
-        let (commits_out, commits) = watch::channel(Seq(0));
+        let (commits_out, commits) = watch::channel(Committed::default());
         let prove = {
             let cluster = node.cluster.clone();
             Arc::new(move |lane| {
@@ -172,7 +177,7 @@ impl Ownership {
                         return (ended.unwrap_or(Ended::Fenced), closing);
                     }
                     let image = images.borrow_and_update().clone();
-                    if !closing && image.lane(self.lane).is_some_and(|row| row.sealed.is_some()) {
+                    if !closing && over(&image, self.lane) {
                         self.orders.send(Order::Fence).await.ok();
                         continue;
                     }

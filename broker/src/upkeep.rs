@@ -1,45 +1,85 @@
 //! Cuts: of this broker's own lane when enough has gathered, and of the dead lanes it was named recoverer of.
 //!
 //! Plans what to cut and which batches count, has `tiering` write it, commits, and only then lets go: extents move
-//! to runs, the low mark rises, and after a grace the parcels below it are deleted, never a seal (R19-R21). One cut
-//! at a time. Knows no format.
+//! to runs, the low mark rises, and after a grace the parcels below it are deleted, never a seal (R19-R21). The own
+//! lane's objects are written as soon as there is a stretch, from memory while it holds the batches; they are
+//! committed together. One cut at a time. Knows no format.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod dead;
+pub mod draft;
+pub mod sweep;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_proto::id::{LaneId, Seq, TopicPartition};
+use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_proto::record::stamp::Stamped;
 use tidemark_tiering::bucket::{Kind, Patience};
-use tidemark_tiering::lane::recover;
-use tidemark_tiering::parcel::{BatchEntry, Footer};
+use tidemark_tiering::parcel::Part;
 use tidemark_tiering::planted::{self, Bug};
-use tidemark_tiering::upkeep::{cut, reclaim};
+use tidemark_tiering::upkeep::cut::{self, Source};
+use tidemark_tiering::upkeep::reclaim;
 use tidemark_tiering::watch;
 use tidemark_tiering::witness::{Sight, saw_many};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::cluster::command::{Command, Reply};
-use crate::cluster::image::{self, Image};
+use crate::cluster::image::Image;
 use crate::node::Node;
-use crate::partition::base::Base;
-use crate::partition::task::{CutInput, Order};
+use crate::partition::task::{Committed, CutAsk, CutInput, Order};
+use draft::{Draft, Trouble, state_bytes};
 
 /// Wait before a cut that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// A checkpoint is not written for less than a takeover would read without it.
+const OWED: usize = 1 << 20;
+
+/// Runs a takeover may have to look through before a new lane's first cut is hurried.
+const FAR: usize = 64;
+
+/// A commit that was sent, and what follows from it.
+struct Sent {
+    draft: Draft,
+    low: Seq,
+    command: Command,
+    checkpoint_bytes: Option<usize>,
+}
 
 /// See the module.
 pub struct Cutter {
     node: Arc<Node>,
     lane: LaneId,
     orders: mpsc::Sender<Order>,
-    commits: watch::Receiver<Seq>,
-    low: Seq,
+    commits: watch::Receiver<Committed>,
+    /// As of the last cut that was committed.
+    low: Committed,
+    /// As of the end of the draft.
+    written: Committed,
+    draft: Draft,
+    /// A commit whose outcome is not known: it is sent again before anything else.
+    unsettled: Option<Box<Sent>>,
     oldest: Option<Instant>,
     not_before: Option<Instant>,
     recovering: bool,
+    /// What a takeover would read beyond the checkpoint.
     state_bytes: usize,
     checkpoint_bytes: Option<usize>,
+    /// Own checkpoints that were committed and not yet superseded: keys by id.
+    checkpoints: BTreeMap<Uuid, String>,
+    /// Whether a takeover would have to look through many runs: the first cut comes early and brings a checkpoint.
+    hurried: Option<bool>,
+}
+
+/// How one piece of work went.
+enum Went {
+    Well,
+    /// Try again later.
+    Badly,
 }
 
 impl Cutter {
@@ -48,19 +88,24 @@ impl Cutter {
         node: Arc<Node>,
         lane: LaneId,
         orders: mpsc::Sender<Order>,
-        commits: watch::Receiver<Seq>,
+        commits: watch::Receiver<Committed>,
     ) -> Cutter {
         Cutter {
             node,
             lane,
             orders,
             commits,
-            low: Seq(0),
+            low: Committed::default(),
+            written: Committed::default(),
+            draft: Draft::new(lane, Seq(0)),
+            unsettled: None,
             oldest: None,
             not_before: None,
             recovering: true,
             state_bytes: 0,
             checkpoint_bytes: None,
+            checkpoints: BTreeMap::new(),
+            hurried: None,
         }
     }
 
@@ -81,8 +126,9 @@ impl Cutter {
                         return;
                     }
                     let commit = *self.commits.borrow_and_update();
-                    if commit > self.low {
+                    if commit.upto > self.low.upto {
                         self.oldest.get_or_insert_with(Instant::now);
+                        self.hurried.get_or_insert_with(|| is_far_from_home(&self.node.cluster.image(), self.lane));
                     }
                 }
                 changed = images.changed() => {
@@ -93,196 +139,251 @@ impl Cutter {
                     self.follow(&image);
                 }
                 () = sleep_until(due) => {
-                    let done = self.work().await;
-                    self.not_before = (!done).then(|| Instant::now() + RETRY);
+                    let went = Box::pin(self.work()).await;
+                    self.not_before = matches!(went, Went::Badly).then(|| Instant::now() + RETRY);
                 }
             }
         }
     }
 
-    /// When there is work; `None` while there is nothing to cut.
+    /// When there is work; `None` while there is none.
     fn due(&self) -> Option<Instant> {
         let now = Instant::now();
-        let config = &self.node.config.cut;
-        let gathered = self.commits.borrow().0.saturating_sub(self.low.0) >= config.parcels;
-        let own = match self.oldest {
-            Some(_) if gathered => Some(now),
-            Some(oldest) => Some(oldest + config.interval),
-            None => None,
-        };
-        let due = if self.recovering { Some(now) } else { own };
+        let at_once = self.unsettled.is_some() || self.recovering || self.has_stretch();
+        let due = if at_once { Some(now) } else { self.cut_due(now) };
         due.map(|due| self.not_before.map_or(due, |not_before| due.max(not_before)))
     }
 
-    /// One cut; whether it went well.
-    async fn work(&mut self) -> bool {
+    /// When the own lane has to be cut.
+    fn cut_due(&self, now: Instant) -> Option<Instant> {
+        let (config, commit) = (&self.node.config.cut, *self.commits.borrow());
+        let oldest = self.oldest?;
+        let gathered = commit.upto.0.saturating_sub(self.low.upto.0) >= config.parcels
+            || commit.bytes.saturating_sub(self.low.bytes) >= config.bytes
+            || self.hurried == Some(true);
+        Some(if gathered { now } else { oldest + config.interval })
+    }
+
+    /// Whether an object's worth of the own lane is not written yet.
+    fn has_stretch(&self) -> bool {
+        self.commits.borrow().bytes.saturating_sub(self.written.bytes) >= cut::OBJECT_BYTES
+    }
+
+    async fn work(&mut self) -> Went {
+        if let Some(sent) = self.unsettled.take() {
+            return self.commit(*sent).await;
+        }
         let image = self.node.cluster.image();
-        let dead = image.to_recover(self.node.id()).map(|(lane, row)| (lane, row.clone())).next();
-        match dead {
-            Some((lane, row)) => self.recover(&image, lane, &row).await,
-            None => {
-                self.recovering = false;
-                self.cut_own(&image).await
+        let dead: Vec<_> = image.to_recover(self.node.id()).map(|(lane, row)| (lane, row.clone())).collect();
+        self.recovering = !dead.is_empty();
+        for (lane, row) in dead {
+            match self.recover(&image, lane, &row).await {
+                Went::Well => return Went::Well,
+                Went::Badly if self.unsettled.is_some() => return Went::Badly,
+                Went::Badly => {}
             }
+        }
+        // A dead lane that has to wait for another does not keep the own one waiting.
+        match self.cut_own().await {
+            Went::Well if !self.recovering => Went::Well,
+            _ => Went::Badly,
         }
     }
 
-    async fn cut_own(&mut self, image: &Arc<Image>) -> bool {
-        let (reply, input) = oneshot::channel();
-        if self.orders.send(Order::CutInput { reply }).await.is_err() {
-            return true;
+    /// Writes what fills objects and, when a cut is due, the rest, and commits.
+    async fn cut_own(&mut self) -> Went {
+        let now = Instant::now();
+        let is_due = self.cut_due(now).is_some_and(|due| due <= now);
+        // What comes meanwhile is for the next one: a cut under load has an end.
+        let end = self.commits.borrow().upto;
+        while self.draft.upto() < end {
+            let ask = CutAsk { from: self.draft.upto(), bytes: cut::OBJECT_BYTES, whole: false };
+            let Some(input) = self.ask(ask).await else { return Went::Well };
+            let bytes = input.parcels.iter().map(|(_, _, size)| size).sum::<u64>();
+            let full = input.upto < input.committed || bytes >= cut::OBJECT_BYTES;
+            if input.parcels.is_empty() || !(full || is_due) {
+                break;
+            }
+            let written = Committed { upto: input.upto, bytes: self.written.bytes + bytes };
+            if !self.add_own(input).await {
+                return Went::Badly;
+            }
+            self.written = written;
         }
-        let Ok(CutInput { upto, parcels, bases }) = input.await else { return true };
-        if parcels.is_empty() {
+        if !is_due {
+            return Went::Well;
+        }
+        if self.draft.upto() == self.draft.from() {
             self.oldest = None;
-            return true;
+            return Went::Well;
         }
-        let mut known: BTreeMap<TopicPartition, Base> =
-            bases.into_iter().map(|(tp, (_, base))| (tp, base)).collect();
-        let Some(touched) = replay(&mut known, image, self.lane, &parcels) else {
-            tracing::warn!(lane = %self.lane, "a cut waits: a partition of its parcels is not open");
-            return false;
-        };
-        // A checkpoint is home to every partition the lane leads: without one of them it is not written.
-        let whole = image.led_by(self.lane).all(|tp| known.contains_key(&tp));
-        let checkpoint = whole && self.checkpoint_bytes.is_none_or(|bytes| self.state_bytes >= bytes);
-        let states = known.iter().filter(|(tp, _)| checkpoint || touched.contains(tp));
-        let states: BTreeMap<_, _> = states.map(|(tp, base)| (*tp, base.to_state())).collect();
-        let state_bytes = states.values().map(|s| s.snapshot.len() + 64).sum::<usize>();
         if planted::is(Bug::LowMarkBeforeCommit) {
-            let keys = reclaim::parcels_below(self.lane, self.low, upto, None);
+            let keys = reclaim::parcels_below(self.lane, self.low.upto, self.draft.upto(), None);
             self.node.bucket.delete(Kind::Parcel, keys, Patience::Forever).await.ok();
-            return false;
+            return Went::Badly;
         }
-        if !self.cut(image, self.lane, parcels, states, checkpoint).await {
-            return false;
-        }
-        match checkpoint {
-            true => (self.checkpoint_bytes, self.state_bytes) = (Some(state_bytes), 0),
-            false => self.state_bytes += state_bytes,
-        }
-        let bases = known.into_iter().filter(|(tp, _)| touched.contains(tp)).collect();
-        self.orders.send(Order::Cut { upto, bases }).await.ok();
-        let from = std::mem::replace(&mut self.low, upto);
-        self.oldest = (*self.commits.borrow() > upto).then(Instant::now);
-        self.delete_later(reclaim::parcels_below(self.lane, from, upto, None));
-        true
+        self.commit_own().await
     }
 
-    /// A dead lane's remainder: what its partitions' chains recorded of it goes into runs.
-    async fn recover(&mut self, image: &Arc<Image>, lane: LaneId, row: &image::Lane) -> bool {
-        let Some(sealed) = row.sealed else { return false };
-        let mut parcels = Vec::new();
-        let footers = recover::footers(&self.node.bucket, image.cluster(), lane, row.low..sealed);
-        let mut footers = std::pin::pin!(footers);
-        while let Some(found) = futures::StreamExt::next(&mut footers).await {
-            match found {
-                Ok((seq, footer, size)) => parcels.push((seq, footer, size)),
-                Err(error) => {
-                    tracing::warn!(%lane, %error, "a dead lane cannot be read yet");
-                    return false;
-                }
-            }
-        }
-        let partitions: BTreeSet<TopicPartition> =
-            parcels.iter().flat_map(|(_, footer, _)| footer.parts.iter().map(|p| p.of)).collect();
-        let partitions: Vec<TopicPartition> =
-            partitions.into_iter().filter(|tp| image.partition(*tp).is_some()).collect();
-        let mut known = BTreeMap::new();
-        for (tp, base) in self.node.archive.bases(image, &partitions).await {
-            match base {
-                Ok(base) => known.insert(tp, base),
-                Err(error) => {
-                    tracing::warn!(%lane, %error, "a dead lane's partition cannot be read yet");
-                    return false;
-                }
-            };
-        }
-        for tp in &partitions {
-            known.entry(*tp).or_default();
-        }
-        let Some(touched) = replay(&mut known, image, lane, &parcels) else {
-            return false; // an older lane of the same partition has to be cut first
-        };
-        let states = known.iter().filter(|(tp, _)| touched.contains(tp));
-        let states = states.map(|(tp, base)| (*tp, base.to_state())).collect();
-        if !self.cut(image, lane, parcels, states, false).await {
-            return false;
-        }
-        tracing::info!(%lane, "recovered: all that the dead lane held is in runs");
-        self.delete_later(reclaim::parcels_below(lane, row.low, sealed, Some(sealed)));
-        true
+    async fn ask(&self, ask: CutAsk) -> Option<CutInput> {
+        let (reply, input) = oneshot::channel();
+        self.orders.send(Order::CutInput { ask, reply }).await.ok()?;
+        input.await.ok()
     }
 
-    /// Writes the objects and commits them; an empty lane only raises its low mark.
-    async fn cut(
-        &self,
-        image: &Arc<Image>,
-        lane: LaneId,
-        parcels: Vec<(Seq, Arc<Footer>, u64)>,
-        states: BTreeMap<TopicPartition, tidemark_tiering::run::State>,
-        checkpoint: bool,
-    ) -> bool {
+    /// Writes a stretch of the own lane.
+    async fn add_own(&mut self, input: CutInput) -> bool {
         let Some(owned) = self.node.owned() else { return false };
-        let low = parcels.last().map(|(seq, ..)| seq.next());
-        let job = cut::Job {
-            cluster: image.cluster(),
-            lane,
-            creator: owned.lane.epoch,
-            parcels: parcels.into_iter().map(|(seq, footer, _)| (seq, footer)).collect(),
-            states,
-            checkpoint,
-            object_bytes: cut::OBJECT_BYTES,
-        };
-        let source = cut::Parcels { bucket: self.node.bucket.clone(), lane };
-        let wanted = |seq: Seq, tp: TopicPartition, batch: &BatchEntry| counts(image, lane, seq, tp, batch);
-        let written = match cut::run(&self.node.bucket, &self.node.seams, &source, &job, &wanted).await {
-            Ok(written) => written,
-            Err(error) => {
-                tracing::error!(%lane, %error, "a cut failed");
-                return false;
+        // After the parcels were named: what this broker leads and wrote is in this image.
+        let image = self.node.cluster.image();
+        let memory = Memory(input.at_hand);
+        self.draft.learn(input.bases);
+        let parcels = input.parcels.into_iter().map(|(seq, footer, _)| (seq, footer)).collect();
+        let added = self.draft.add(&self.node, &image, owned.lane.epoch, &memory, parcels).await;
+        match added {
+            Ok(()) => true,
+            Err(Trouble::NotOpen(tp)) => {
+                tracing::warn!(lane = %self.lane, partition = %tp, "a cut waits: the partition is not open");
+                false
             }
-        };
-        let (low, runs, checkpoint) = match written {
-            Some(cut) => (cut.upto, cut.runs, cut.checkpoint),
-            None => (low.or(image.lane(lane).and_then(|l| l.sealed)).unwrap_or_default(), Vec::new(), None),
-        };
+            Err(error) => {
+                tracing::error!(lane = %self.lane, %error, "a cut failed");
+                let fresh = Draft::new(self.lane, self.low.upto);
+                self.written = self.low;
+                let draft = std::mem::replace(&mut self.draft, fresh);
+                self.abandon(&draft);
+                false
+            }
+        }
+    }
+
+    async fn commit_own(&mut self) -> Went {
+        let upto = self.draft.upto();
+        self.state_bytes += self.draft.owed();
+        let mut checkpoint = None;
+        let mut checkpoint_bytes = None;
+        let mut image = self.node.cluster.image();
+        if self.checkpoint_bytes.is_none_or(|bytes| self.state_bytes >= bytes.max(OWED)) {
+            let ask = CutAsk { from: upto, bytes: 0, whole: true };
+            let Some(input) = self.ask(ask).await else { return Went::Well };
+            image = self.node.cluster.image();
+            self.draft.learn(input.bases);
+            // A checkpoint is home to every partition the lane leads: without one of them it is not written.
+            if image.led_by(self.lane).all(|tp| self.draft.known().contains_key(&tp)) {
+                let states: BTreeMap<_, _> =
+                    self.draft.known().iter().map(|(tp, base)| (*tp, base.to_state())).collect();
+                checkpoint_bytes = Some(states.values().map(state_bytes).sum());
+                let node = &self.node;
+                let (creator, at) = (self.lane.epoch, (self.lane, upto));
+                let written =
+                    cut::checkpoint(&node.bucket, &node.seams, image.cluster(), creator, at, &states).await;
+                checkpoint = match written {
+                    Ok(row) => Some(row),
+                    Err(error) => {
+                        tracing::error!(lane = %self.lane, %error, "a checkpoint could not be written");
+                        return Went::Badly;
+                    }
+                };
+            }
+        }
+        let draft = std::mem::replace(&mut self.draft, Draft::new(self.lane, upto));
         let command = Command::CommitCut {
-            by: owned.lane.epoch,
-            lane,
-            low,
-            runs: runs.into_iter().map(row_of_run).collect(),
-            checkpoint: checkpoint.map(row_of_checkpoint),
+            by: self.lane.epoch,
+            lane: self.lane,
+            low: upto,
+            runs: draft.runs().to_vec(),
+            checkpoint,
             version: image.version(),
         };
-        match self.node.cluster.submit(command).await {
-            Ok(Reply::Done) => true,
-            Ok(other) => {
-                tracing::warn!(%lane, ?other, "a cut was not accepted");
-                false
+        self.commit(Sent { draft, low: upto, command, checkpoint_bytes }).await
+    }
+
+    /// Commits, and lets go of what the commit makes superfluous.
+    async fn commit(&mut self, sent: Sent) -> Went {
+        let lane = sent.draft.lane();
+        match self.node.cluster.submit(sent.command.clone()).await {
+            Ok(Reply::Done) => {
+                self.committed(sent).await;
+                Went::Well
             }
-            Err(error) => {
-                tracing::warn!(%lane, %error, "a cut was not committed");
-                false
+            Err(ErrorCode::RequestTimedOut | ErrorCode::NotController | ErrorCode::UnknownServerError) => {
+                tracing::warn!(%lane, "a cut's commit got no answer; sending it again");
+                self.unsettled = Some(Box::new(sent));
+                Went::Badly
+            }
+            refused => {
+                // What it wrote may be named all the same, by an earlier send: it is not ours to delete.
+                tracing::warn!(%lane, ?refused, "a cut was not accepted");
+                if lane == self.lane {
+                    self.draft = Draft::new(lane, self.low.upto);
+                    self.written = self.low;
+                }
+                Went::Badly
             }
         }
+    }
+
+    async fn committed(&mut self, sent: Sent) {
+        let Sent { draft, low, checkpoint_bytes, command } = sent;
+        let (lane, from) = (draft.lane(), draft.from());
+        if lane != self.lane {
+            match self.node.cluster.image().lane(lane).is_some_and(|row| row.sealed != Some(low)) {
+                true => tracing::info!(%lane, %low, "recovering: the dead lane's parcels below are in runs"),
+                false => tracing::info!(%lane, "recovered: all that the dead lane held is in runs"),
+            }
+            self.delete_later(Kind::Parcel, reclaim::parcels_below(lane, from, low, Some(low)));
+            return;
+        }
+        self.hurried = Some(false);
+        if let Some(bytes) = checkpoint_bytes {
+            (self.checkpoint_bytes, self.state_bytes) = (Some(bytes), 0);
+        }
+        if let Command::CommitCut { checkpoint: Some(row), .. } = command {
+            let image = self.node.cluster.image();
+            self.checkpoints.insert(row.id, row.key);
+            let superseded = self.checkpoints.extract_if(.., |id, _| image.checkpoint(*id).is_none());
+            let superseded = superseded.map(|(_, key)| key).collect();
+            self.delete_later(Kind::Checkpoint, superseded);
+        }
+        self.orders.send(Order::Cut { upto: low, bases: draft.into_bases() }).await.ok();
+        self.low = self.written;
+        self.oldest = (self.commits.borrow().upto > low).then(Instant::now);
+        self.delete_later(Kind::Parcel, reclaim::parcels_below(lane, from, low, None));
+    }
+
+    /// Deletes the objects of a draft that nobody was asked to commit.
+    fn abandon(&self, draft: &Draft) {
+        self.delete(Kind::Run, draft.runs().iter().map(|run| run.key.clone()).collect(), Duration::ZERO);
     }
 
     /// R20: after a grace no fetch and no recovery outlives.
-    fn delete_later(&self, keys: Vec<String>) {
+    fn delete_later(&self, kind: Kind, keys: Vec<String>) {
+        self.delete(kind, keys, self.node.live.now().delete_grace());
+    }
+
+    fn delete(&self, kind: Kind, keys: Vec<String>, grace: Duration) {
         if keys.is_empty() {
             return;
         }
-        let (node, grace) = (self.node.clone(), self.node.live.now().delete_grace());
+        let node = self.node.clone();
         let deleting = async move {
             tokio::time::sleep(grace).await;
             let count = keys.len();
-            match node.bucket.delete(Kind::Parcel, keys, Patience::Forever).await {
+            match node.bucket.delete(kind, keys, Patience::Forever).await {
                 Ok(()) => saw_many(Sight::Deleted, count),
-                Err(error) => tracing::warn!(%error, "parcels below a low mark could not be deleted"),
+                Err(error) => tracing::warn!(%error, "superfluous objects could not be deleted"),
             }
         };
         self.node.seams.tasks.spawn(deleting);
+    }
+}
+
+/// The own lane's batches that are still in memory.
+struct Memory(BTreeMap<(Seq, TopicPartition), Vec<Stamped>>);
+
+impl Source for Memory {
+    fn at_hand(&self, seq: Seq, part: &Part) -> Option<Vec<Stamped>> {
+        self.0.get(&(seq, part.of)).cloned()
     }
 }
 
@@ -293,49 +394,8 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// Whether a batch belongs to its partition's log: its topic is there and a chain entry covers it (R13).
-fn counts(image: &Image, lane: LaneId, seq: Seq, tp: TopicPartition, batch: &BatchEntry) -> bool {
-    let chain = image.partition(tp).map(|p| p.chain.as_slice()).unwrap_or_default();
-    chain.iter().any(|entry| {
-        entry.lane == lane
-            && entry.leader_epoch == batch.leader_epoch
-            && seq >= entry.from
-            && entry.to.is_none_or(|to| seq < to)
-    })
-}
-
-/// Brings `known` up to the end of `parcels` and names the partitions that moved; `None` where one is missing or
-/// does not follow on.
-fn replay(
-    known: &mut BTreeMap<TopicPartition, Base>,
-    image: &Image,
-    lane: LaneId,
-    parcels: &[(Seq, Arc<Footer>, u64)],
-) -> Option<BTreeSet<TopicPartition>> {
-    let mut touched = BTreeSet::new();
-    for (seq, footer, _) in parcels {
-        for part in &footer.parts {
-            for batch in part.batches.iter().filter(|b| counts(image, lane, *seq, part.of, b)) {
-                known.get_mut(&part.of)?.replay(batch).ok()?;
-                touched.insert(part.of);
-            }
-        }
-    }
-    Some(touched)
-}
-
-fn row_of_run(row: tidemark_tiering::run::RunRow) -> image::Run {
-    image::Run {
-        id: row.id,
-        key: row.key,
-        level: row.level,
-        bytes: row.bytes,
-        ranges: row.ranges,
-        max_timestamp: row.max_timestamp,
-        lanes: row.lanes,
-    }
-}
-
-fn row_of_checkpoint(row: tidemark_tiering::run::CheckpointRow) -> image::Checkpoint {
-    image::Checkpoint { id: row.id, key: row.key, lane: row.lane, upto: row.upto }
+/// Whether a partition that `lane` leads has its home many runs ago.
+fn is_far_from_home(image: &Image, lane: LaneId) -> bool {
+    let oldest = image.led_by(lane).filter_map(|tp| image.untold(tp)).min();
+    oldest.is_some_and(|since| image.runs_since(since) > FAR)
 }

@@ -20,7 +20,7 @@ pub use root::Root;
 use tidemark_proto::id::TopicPartition;
 
 /// The range a partition belongs to: the first 32 bits of its topic's id. Ids are random, so this is a hash; and
-/// it keeps the order of parcels, so that a cut reads one slice of each parcel for each object it writes.
+/// it keeps the order of parcels and runs.
 pub fn range_of(of: TopicPartition) -> u32 {
     let [a, b, c, d, ..] = *of.topic.0.as_bytes();
     u32::from_be_bytes([a, b, c, d])

@@ -83,25 +83,33 @@ fn state() -> State {
     }
 }
 
-fn piece(of: TopicPartition, internal: bool, offsets: &[i64], state: Option<State>) -> Piece {
+/// Batches of a partition: what a footer says of them, and their bytes.
+fn batches(of: TopicPartition, internal: bool, offsets: &[i64]) -> (Vec<BatchEntry>, Vec<Bytes>) {
     let at = Millis(1_767_225_600_000);
     let plain = Builder::new().append(at, Some(b"key"), Some(&[7; 40_000])).build();
     let batch = |base: &i64| {
         let entry = entry(of, internal, *base, &plain);
         (entry.meta, entry.batch.to_bytes())
     };
-    Piece { of, internal, batches: offsets.iter().map(batch).collect(), state }
+    offsets.iter().map(batch).unzip()
 }
 
 fn run_object() -> Vec<u8> {
     let header = Header::of_lane(Kind::Run, CLUSTER, LANE, Seq(41), Nonce(5));
-    let pieces = vec![
-        piece(of(1, 0), false, &[100, 101, 102], Some(state())),
-        piece(of(2, 3), false, &[7], None),
-        piece(of(9, 17), true, &[5], Some(state())),
+    let shares = [
+        (of(1, 0), false, batches(of(1, 0), false, &[100, 101, 102]), Some(state())),
+        (of(2, 3), false, batches(of(2, 3), false, &[7]), None),
+        (of(9, 17), true, batches(of(9, 17), true, &[5]), Some(state())),
     ];
+    let pieces = shares.iter().map(|(of, internal, (entries, bytes), state)| Piece {
+        of: *of,
+        internal: *internal,
+        batches: entries.iter().collect(),
+        bytes: bytes.clone(),
+        state: state.clone(),
+    });
     let id = Uuid::from_u128(0x8000_8000_0000_0000_0000);
-    run::build(header, id, vec![(LANE, Seq(3), Seq(41))], pieces).0.to_bytes().to_vec()
+    run::build(header, id, vec![(LANE, Seq(3), Seq(41))], pieces.collect()).0.to_bytes().to_vec()
 }
 
 fn checkpoint_object() -> Vec<u8> {

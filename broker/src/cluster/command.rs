@@ -10,7 +10,7 @@ use tidemark_proto::id::{
 };
 use tidemark_proto::kafka::error::ErrorCode;
 
-use super::image::{Checkpoint, Endpoint, Run};
+use super::image::{CheckpointRow, Endpoint, RunRow};
 use super::quota::{Entity, Rate};
 use super::record::{Record, Scope};
 
@@ -118,11 +118,16 @@ pub enum Command {
         /// The new low mark.
         low: Seq,
         /// The objects written.
-        runs: Vec<Run>,
+        runs: Vec<RunRow>,
         /// The state of the lane's partitions at `low`.
-        checkpoint: Option<Checkpoint>,
+        checkpoint: Option<CheckpointRow>,
         /// The version of the image the cut was planned on.
         version: u64,
+    },
+    /// Drops a dead lane's row: all it held is in runs, and nothing but its seal is left in the bucket (R21).
+    ForgetLane {
+        /// The lane.
+        lane: LaneId,
     },
     /// Takes the next block of 1,000 producer ids.
     AllocateProducerIds {

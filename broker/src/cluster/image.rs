@@ -10,13 +10,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidemark_proto::id::{
-    BrokerEpoch, BrokerId, ClusterId, Generation, LaneId, LeaderEpoch, Life, Millis, Nonce, Offset,
-    PartitionIndex, Position, ProducerId, Seq, TopicId, TopicPartition,
+    BrokerEpoch, BrokerId, ClusterId, Generation, LaneId, LeaderEpoch, Life, Nonce, Offset, PartitionIndex,
+    Position, ProducerId, Seq, TopicId, TopicPartition,
 };
+use tidemark_tiering::run::range_of;
 use uuid::Uuid;
+
+pub use tidemark_tiering::run::{CheckpointRow, RunRow};
 
 use super::quota::{self, Entity, Rate};
 use super::record::{Closed, Placed, Record, Scope};
+use super::runs::RunIndex;
 
 /// Names one object of the metadata log: its nonce and the CRC of its bytes (E2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +78,7 @@ pub struct Broker {
     pub alive: bool,
 }
 
-/// A lane: one row per lane that ever was.
+/// A lane: one row until it is dead, cut, swept and so forgotten. Its seal stays in the bucket (R21).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lane {
     /// The node it belongs to.
@@ -130,6 +134,8 @@ pub struct Topic {
     pub configs: BTreeMap<String, String>,
     /// Its partitions, by index.
     pub partitions: Vec<Partition>,
+    /// [`Image::version`] of its creation.
+    pub created: u64,
 }
 
 /// A deleted topic whose objects are not all reclaimed.
@@ -139,38 +145,6 @@ pub struct Deleted {
     pub name: Arc<str>,
     /// [`Image::version`] of the deletion.
     pub at: u64,
-}
-
-/// An object of a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
-    /// The object's id.
-    pub id: Uuid,
-    /// The object's key.
-    pub key: String,
-    /// 0 = a cut, above = merges.
-    pub level: u32,
-    /// Size.
-    pub bytes: u64,
-    /// The hash ranges it holds partitions of, as inclusive bounds.
-    pub ranges: Vec<(u32, u32)>,
-    /// Newest record timestamp.
-    pub max_timestamp: Millis,
-    /// The parcels it was cut from: lane and sequence range, the end exclusive.
-    pub lanes: Vec<(LaneId, Seq, Seq)>,
-}
-
-/// A checkpoint object: per-partition state of a lane up to a sequence.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// The object's id.
-    pub id: Uuid,
-    /// The object's key.
-    pub key: String,
-    /// The lane whose partitions it describes.
-    pub lane: LaneId,
-    /// It covers the lane below this.
-    pub upto: Seq,
 }
 
 /// The fold of the metadata log up to [`Image::position`].
@@ -186,8 +160,8 @@ pub struct Image {
     pub(super) topics: Arc<BTreeMap<TopicId, Arc<Topic>>>,
     pub(super) names: Arc<BTreeMap<Arc<str>, TopicId>>,
     pub(super) deleted: Arc<BTreeMap<TopicId, Deleted>>,
-    pub(super) runs: Arc<BTreeMap<Uuid, Arc<Run>>>,
-    pub(super) checkpoints: Arc<BTreeMap<Uuid, Arc<Checkpoint>>>,
+    pub(super) runs: Arc<BTreeMap<Uuid, Arc<RunRow>>>,
+    pub(super) checkpoints: Arc<BTreeMap<Uuid, Arc<CheckpointRow>>>,
     pub(super) broker_configs: Arc<BTreeMap<Option<BrokerId>, BTreeMap<String, String>>>,
     pub(super) features: Arc<BTreeMap<String, i16>>,
     pub(super) quotas: Arc<quota::Table>,
@@ -195,6 +169,8 @@ pub struct Image {
     pub(super) next_producer: ProducerId,
     /// Partitions led per node; derived, never stored.
     pub(super) led: Arc<BTreeMap<BrokerId, u32>>,
+    /// Runs by range; derived, never stored.
+    pub(super) ranges: Arc<RunIndex>,
 }
 
 impl Default for Image {
@@ -218,6 +194,7 @@ impl Default for Image {
             next_epoch: BrokerEpoch(1),
             next_producer: ProducerId(0),
             led: Arc::default(),
+            ranges: Arc::default(),
         }
     }
 }
@@ -315,17 +292,44 @@ impl Image {
     }
 
     /// Every object of a run.
-    pub fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
+    pub fn runs(&self) -> impl Iterator<Item = &Arc<RunRow>> {
         self.runs.values()
     }
 
+    /// An object of a run, if it is named.
+    pub fn run(&self, id: Uuid) -> Option<&Arc<RunRow>> {
+        self.runs.get(&id)
+    }
+
+    /// The runs that may hold batches of `tp` and were named at the version `since` or later, the newest first.
+    pub fn runs_of(&self, tp: TopicPartition, since: u64) -> impl Iterator<Item = &Arc<RunRow>> {
+        self.ranges.holding(range_of(tp), since)
+    }
+
+    /// How many runs were named at the version `since` or later.
+    pub fn runs_since(&self, since: u64) -> usize {
+        self.ranges.since(since)
+    }
+
+    /// The version from which on runs may tell recovery of `tp` more than its home does; `None` where none can.
+    pub fn untold(&self, tp: TopicPartition) -> Option<u64> {
+        let topic = self.topic(tp.topic)?;
+        let partition = topic.partition(tp.partition)?;
+        match partition.home.and_then(|home| self.checkpoint(home)) {
+            // A commit's checkpoint covers its runs. Version 0: not known.
+            Some(home) => Some(if home.committed == 0 { 0 } else { home.committed + 1 }),
+            // Led for the first time: whoever opens it has cut nothing of it.
+            None => (partition.leader_epoch.0 > 0).then_some(topic.created),
+        }
+    }
+
     /// A checkpoint, as named by [`Partition::home`].
-    pub fn checkpoint(&self, id: Uuid) -> Option<&Checkpoint> {
+    pub fn checkpoint(&self, id: Uuid) -> Option<&CheckpointRow> {
         self.checkpoints.get(&id).map(Arc::as_ref)
     }
 
     /// Every checkpoint.
-    pub fn checkpoints(&self) -> impl Iterator<Item = &Checkpoint> {
+    pub fn checkpoints(&self) -> impl Iterator<Item = &CheckpointRow> {
         self.checkpoints.values().map(Arc::as_ref)
     }
 
@@ -468,7 +472,8 @@ impl Image {
                 let name: Arc<str> = name.as_str().into();
                 let (id, replication, configs) = (*id, *replication, configs.clone());
                 Arc::make_mut(&mut self.names).insert(name.clone(), id);
-                let topic = Topic { id, name, replication, configs, partitions: Vec::new() };
+                let (partitions, created) = (Vec::new(), self.version);
+                let topic = Topic { id, name, replication, configs, partitions, created };
                 Arc::make_mut(&mut self.topics).insert(id, Arc::new(topic));
                 self.partitions_added(id, placed);
             }
@@ -477,6 +482,9 @@ impl Image {
             Record::TopicDeleted { id } => self.topic_deleted(*id),
             Record::TopicForgotten { id } => {
                 Arc::make_mut(&mut self.deleted).remove(id);
+            }
+            Record::LaneForgotten { lane } => {
+                Arc::make_mut(&mut self.lanes).remove(lane);
             }
             Record::CutCommitted { lane, low, runs, checkpoint, version } => {
                 self.cut_committed(*lane, *low, runs, checkpoint.as_ref(), *version);
@@ -585,35 +593,41 @@ impl Image {
         &mut self,
         lane: LaneId,
         low: Seq,
-        runs: &[Run],
-        checkpoint: Option<&Checkpoint>,
+        runs: &[RunRow],
+        checkpoint: Option<&CheckpointRow>,
         version: u64,
     ) {
+        let committed = self.version;
         if let Some(row) = Arc::make_mut(&mut self.lanes).get_mut(&lane) {
             row.low = low;
             if row.sealed == Some(low) {
                 row.recoverer = None;
             }
         }
-        let table = Arc::make_mut(&mut self.runs);
-        for run in runs {
-            table.insert(run.id, Arc::new(run.clone()));
-        }
+        let mut named: Vec<RunRow> = runs.iter().map(|run| RunRow { committed, ..run.clone() }).collect();
+        named.sort_by_key(|run| run.id);
+        named.into_iter().for_each(|run| self.run_named(run));
         if let Some(row) = checkpoint {
-            Arc::make_mut(&mut self.checkpoints).insert(row.id, Arc::new(row.clone()));
+            let row = CheckpointRow { committed, ..row.clone() };
+            Arc::make_mut(&mut self.checkpoints).insert(row.id, Arc::new(row));
         }
         let home = checkpoint.map(|c| c.id);
-        let checkpoints = self.checkpoints.clone();
-        let lane_of = |id: Uuid| checkpoints.get(&id).map(|c| c.lane);
         for topic in Arc::make_mut(&mut self.topics).values_mut() {
             if !topic.partitions.iter().any(|p| p.chain.iter().any(|e| e.lane == lane)) {
                 continue;
             }
             for partition in &mut Arc::make_mut(topic).partitions {
-                partition.cut(lane, low, home.filter(|_| partition.assigned_at <= version), lane_of);
+                partition.cut(lane, low, home.filter(|_| partition.assigned_at <= version));
             }
         }
         self.retire_checkpoints(home);
+    }
+
+    /// Rows come in the order of their commits, those of one commit by id.
+    pub(super) fn run_named(&mut self, run: RunRow) {
+        let run = Arc::new(run);
+        Arc::make_mut(&mut self.ranges).insert(&run);
+        Arc::make_mut(&mut self.runs).insert(run.id, run);
     }
 
     /// Forgets checkpoints that nobody recovers from.
@@ -697,16 +711,12 @@ impl Partition {
         }
     }
 
-    /// A cut of `lane` up to `low` was committed: what lies below is in runs. `home` is its checkpoint where
-    /// that one describes this partition; a later lane's checkpoint is newer and stays.
-    fn cut(&mut self, lane: LaneId, low: Seq, home: Option<Uuid>, lane_of: impl Fn(Uuid) -> Option<LaneId>) {
-        let Some(at) = self.chain.iter().position(|e| e.lane == lane) else { return };
-        if let Some(home) = home {
-            let current = self.home.and_then(lane_of);
-            let newer = |l: LaneId| self.chain[at + 1..].iter().any(|e| e.lane == l && l != lane);
-            if !current.is_some_and(newer) {
-                self.home = Some(home);
-            }
+    /// A cut of `lane` up to `low` was committed: what lies below is in runs. `home` is its checkpoint where that one
+    /// describes this partition. Only the lane the partition's log runs in now gives it a home, so that every run
+    /// with batches that the checkpoint does not cover is named after it.
+    fn cut(&mut self, lane: LaneId, low: Seq, home: Option<Uuid>) {
+        if self.chain.last().is_some_and(|e| e.lane == lane) {
+            self.home = home.or(self.home);
         }
         self.chain.retain(|e| e.lane != lane || e.to.is_none_or(|to| to > low));
     }

@@ -16,6 +16,7 @@ pub mod placement;
 pub mod quota;
 pub mod record;
 mod roll;
+pub mod runs;
 mod session;
 mod shared;
 pub mod state;

@@ -11,7 +11,7 @@ use tidemark_proto::id::{
     TopicPartition,
 };
 
-use super::image::{Broker, Checkpoint, Run};
+use super::image::{Broker, CheckpointRow, RunRow};
 use super::quota::{Entity, Rate};
 
 /// Where a partition is led from: the new chain entry.
@@ -92,6 +92,11 @@ pub enum Record {
         /// Its recoverer.
         recoverer: BrokerId,
     },
+    /// A dead lane of which nothing is left but its seal was dropped.
+    LaneForgotten {
+        /// The lane.
+        lane: LaneId,
+    },
     /// A topic was created, with leader epoch 0 everywhere.
     TopicCreated {
         /// Its id.
@@ -138,9 +143,9 @@ pub enum Record {
         /// Its new low mark.
         low: Seq,
         /// The objects written.
-        runs: Vec<Run>,
+        runs: Vec<RunRow>,
         /// The state of the lane's partitions at `low`.
-        checkpoint: Option<Checkpoint>,
+        checkpoint: Option<CheckpointRow>,
         /// The checkpoint describes partitions assigned up to this version of the image.
         version: u64,
     },

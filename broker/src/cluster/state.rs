@@ -97,6 +97,7 @@ impl Image {
                 let cut = cuts::Cut { by: *by, lane: *lane, low: *low, version: *version };
                 self.commit_cut(cut, runs, checkpoint.as_ref())
             }
+            Command::ForgetLane { lane } => Ok(self.forget_lane(*lane)),
             Command::AllocateProducerIds { by } => self.allocate_producers(*by),
             Command::SetConfig { scope, set, validate_only } => {
                 Ok(self.set_config(rules, scope, set, *validate_only))

@@ -184,6 +184,9 @@ fn record_to(record: &Record) -> pb::Record {
         Record::LaneRecoverer { lane, recoverer } => {
             Kind::LaneRecoverer(pb::LaneRecoverer { lane: Some(lane_to(*lane)), recoverer: recoverer.0 })
         }
+        Record::LaneForgotten { lane } => {
+            Kind::LaneForgotten(pb::LaneForgotten { lane: Some(lane_to(*lane)) })
+        }
         Record::TopicCreated { id, name, replication, configs, placed } => {
             Kind::TopicCreated(pb::TopicCreated {
                 id: topic_bytes(*id),
@@ -276,6 +279,7 @@ fn record_from(record: pb::Record) -> Read<Record> {
         Kind::LaneRecoverer(r) => {
             Record::LaneRecoverer { lane: lane_from(r.lane)?, recoverer: BrokerId(r.recoverer) }
         }
+        Kind::LaneForgotten(r) => Record::LaneForgotten { lane: lane_from(r.lane)? },
         Kind::TopicCreated(r) => Record::TopicCreated {
             id: topic_id(&r.id)?,
             name: r.name,

@@ -166,6 +166,18 @@ impl Index {
         self.extents.retain(|e| e.parcel.lane != lane || e.parcel.seq >= low);
     }
 
+    /// These batches, where all of them are in memory.
+    pub fn at_hand(&self, entries: &[BatchEntry]) -> Option<Vec<Stamped>> {
+        let first = entries.first()?.base_offset;
+        let at = self.recent.partition_point(|r| r.base < first);
+        let found = self.recent.range(at..).zip(entries).map_while(|(recent, entry)| {
+            (recent.base == entry.base_offset && recent.last == entry.last_offset)
+                .then(|| recent.batch.clone())
+        });
+        let found: Vec<Stamped> = found.collect();
+        (found.len() == entries.len()).then_some(found)
+    }
+
     /// First offset that is not in a run.
     pub fn archived_until(&self) -> Option<Offset> {
         let extent = self.extents.front().map(Extent::base);

@@ -21,28 +21,36 @@ use crate::parcel::{BatchEntry, Footer, verify_batches};
 
 /// Footers read at a time.
 const AT_A_TIME: usize = 64;
+/// Footers longer than [`TAIL`] read at a time: they are as long as their batches are many.
+const LONG_AT_A_TIME: usize = 4;
 /// What one read takes; nearly every footer is shorter.
 const TAIL: u64 = 64 << 10;
 
 /// The footers of the parcels `range`, in order: each with its number and its object's size. The first error
-/// ends the stream.
+/// ends the stream. Holds the ends of [`AT_A_TIME`] parcels and [`LONG_AT_A_TIME`] longer footers at most.
 pub fn footers(
     bucket: &Bucket,
     cluster: ClusterId,
     lane: LaneId,
     range: Range<Seq>,
 ) -> impl Stream<Item = Result<(Seq, Arc<Footer>, u64), Error>> + Send + use<> {
-    let bucket = bucket.clone();
+    let (bucket, again) = (bucket.clone(), bucket.clone());
     let mut failed = false;
     stream::iter(range.start.0..range.end.0)
         .map(move |seq| {
             let bucket = bucket.clone();
-            async move {
-                let (footer, size) = footer(&bucket, cluster, lane, Seq(seq)).await?;
-                Ok((Seq(seq), footer, size))
-            }
+            async move { Ok((Seq(seq), end_of(&bucket, cluster, lane, Seq(seq), TAIL).await?)) }
         })
         .buffered(AT_A_TIME)
+        .map(move |found: Result<(Seq, End), Error>| {
+            let bucket = again.clone();
+            async move {
+                let (seq, end) = found?;
+                let (footer, size) = whole(&bucket, cluster, lane, seq, end).await?;
+                Ok((seq, footer, size))
+            }
+        })
+        .buffered(LONG_AT_A_TIME)
         .take_while(move |item| {
             let before = std::mem::replace(&mut failed, item.is_err());
             std::future::ready(!before)
@@ -56,17 +64,51 @@ pub async fn footer(
     lane: LaneId,
     seq: Seq,
 ) -> Result<(Arc<Footer>, u64), Error> {
+    let end = end_of(bucket, cluster, lane, seq, TAIL).await?;
+    whole(bucket, cluster, lane, seq, end).await
+}
+
+/// What the end of a parcel gave.
+enum End {
+    Whole(Arc<Footer>, u64),
+    /// The footer is longer: this many of the last bytes are needed.
+    Needs(u64),
+}
+
+async fn end_of(
+    bucket: &Bucket,
+    cluster: ClusterId,
+    lane: LaneId,
+    seq: Seq,
+    bytes: u64,
+) -> Result<End, Error> {
     let key = keys::parcel(&lane, seq);
-    let mut fetched = fetch(bucket, &key, Span::Tail(TAIL)).await?;
-    if let Tail::Needs(tail) = read_tail(&fetched, &key)? {
-        fetched = fetch(bucket, &key, Span::Tail(tail)).await?;
-    }
+    let fetched = fetch(bucket, &key, Span::Tail(bytes)).await?;
     match read_tail(&fetched, &key)? {
+        Tail::Needs(bytes) => Ok(End::Needs(bytes)),
         Tail::Whole(header, footer) => {
             header.expect_lane(format::Kind::Parcel, cluster, lane, seq).map_err(|damage| damage.at(&key))?;
-            Ok((footer, fetched.size))
+            Ok(End::Whole(footer, fetched.size))
         }
-        Tail::Needs(_) => Err(format::Damage::new("its footer's length changed between two reads").at(&key)),
+    }
+}
+
+async fn whole(
+    bucket: &Bucket,
+    cluster: ClusterId,
+    lane: LaneId,
+    seq: Seq,
+    mut end: End,
+) -> Result<(Arc<Footer>, u64), Error> {
+    if let End::Needs(bytes) = end {
+        end = end_of(bucket, cluster, lane, seq, bytes).await?;
+    }
+    match end {
+        End::Whole(footer, size) => Ok((footer, size)),
+        End::Needs(_) => {
+            let key = keys::parcel(&lane, seq);
+            Err(format::Damage::new("its footer's length changed between two reads").at(&key))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Builds one object of a run from batches that are already in order.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tidemark_proto::id::{LaneId, Millis, Seq, TopicPartition};
 use uuid::Uuid;
 
@@ -13,21 +14,27 @@ use crate::format::{HEADER_LEN, Header};
 use crate::keys;
 use crate::parcel::BatchEntry;
 
-/// One partition's share of an object to be: batches in offset order, each with its bytes.
+/// Pairs of bounds that a row has at most for user topics, and for internal ones.
+pub const RANGES: usize = 8;
+
+/// One partition's share of an object to be.
 #[derive(Clone, Debug)]
-pub struct Piece {
+pub struct Piece<'a> {
     /// Whose.
     pub of: TopicPartition,
     /// Whether it belongs to an internal topic.
     pub internal: bool,
-    /// Never empty.
-    pub batches: Vec<(BatchEntry, Bytes)>,
+    /// Its batches, in offset order; never empty.
+    pub batches: Vec<&'a BatchEntry>,
+    /// Their bytes end to end, wherever they are divided.
+    pub bytes: Vec<Bytes>,
     /// The state at the cut.
     pub state: Option<State>,
 }
 
 /// What the metadata keeps of an object of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RunRow {
     /// Its id.
     pub id: Uuid,
@@ -37,12 +44,15 @@ pub struct RunRow {
     pub level: u32,
     /// Size.
     pub bytes: u64,
-    /// The ranges it holds partitions of, inclusive: user topics', internal topics'.
+    /// The ranges it holds partitions of: up to [`RANGES`] disjoint pairs, inclusive, of user topics, then as many
+    /// of internal ones.
     pub ranges: Vec<(u32, u32)>,
     /// Newest record timestamp.
     pub max_timestamp: Millis,
     /// The parcels it was made from: lane and sequence range, the end exclusive.
     pub lanes: Vec<(LaneId, Seq, Seq)>,
+    /// Version of the metadata at which it was named; 0 before.
+    pub committed: u64,
 }
 
 /// Builds the object `id` of level 0. `pieces` are in the run's order and not empty.
@@ -50,7 +60,7 @@ pub fn build(
     mut header: Header,
     id: Uuid,
     lanes: Vec<(LaneId, Seq, Seq)>,
-    pieces: Vec<Piece>,
+    pieces: Vec<Piece<'_>>,
 ) -> (Body, RunRow) {
     let mut body = vec![Bytes::new()]; // the header's place
     let mut position = HEADER_LEN as u64;
@@ -83,13 +93,14 @@ pub fn build(
     body.push(Bytes::from(tail));
     let body = Body::from(body);
     let bytes = body.len() as u64;
-    (body, RunRow { id, key: keys::run(0, id), level: 0, bytes, ranges, max_timestamp, lanes })
+    let key = keys::run(0, id);
+    (body, RunRow { id, key, level: 0, bytes, ranges, max_timestamp, lanes, committed: 0 })
 }
 
 /// Adds a piece's bytes to the body and gives its entry.
-fn place(piece: Piece, position: u64, body: &mut Vec<Bytes>) -> Partition {
-    let Piece { of, internal, batches, state } = piece;
-    let (Some((first, _)), Some((last, _))) = (batches.first(), batches.last()) else {
+fn place(piece: Piece<'_>, position: u64, body: &mut Vec<Bytes>) -> Partition {
+    let Piece { of, internal, batches, bytes, state } = piece;
+    let (Some(first), Some(last)) = (batches.first(), batches.last()) else {
         unreachable!("a piece has batches")
     };
     let mut entry = Partition {
@@ -100,13 +111,12 @@ fn place(piece: Piece, position: u64, body: &mut Vec<Bytes>) -> Partition {
         max_timestamp: Millis(-1),
         position,
         length: 0,
-        crc: 0,
+        crc: bytes.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part)),
         batches: batches.len() as u32,
         state,
         slices: Vec::new(),
     };
-    for (batch, bytes) in batches {
-        debug_assert_eq!(bytes.len() as u64, batch.stored(), "the entry tells of these bytes");
+    for batch in batches {
         match entry.slices.last_mut() {
             Some(slice) if entry.length - u64::from(slice.at) < SLICE => {
                 slice.max_timestamp = slice.max_timestamp.max(batch.max_timestamp);
@@ -118,10 +128,11 @@ fn place(piece: Piece, position: u64, body: &mut Vec<Bytes>) -> Partition {
             }),
         }
         entry.max_timestamp = entry.max_timestamp.max(batch.max_timestamp);
-        entry.crc = crc32c::crc32c_append(entry.crc, &bytes);
-        entry.length += bytes.len() as u64;
-        body.push(bytes);
+        entry.length += batch.stored();
     }
+    let held: u64 = bytes.iter().map(|part| part.len() as u64).sum();
+    debug_assert_eq!(held, entry.length, "the entries tell of these bytes");
+    body.extend(bytes);
     entry
 }
 
@@ -140,11 +151,54 @@ fn grouped(entries: &[Partition]) -> Vec<&[Partition]> {
     groups
 }
 
+/// What a row may say of ranges: exact where an object holds few topics.
 fn ranges(entries: &[Partition]) -> Vec<(u32, u32)> {
     let of = |internal| {
-        let mut ranges = entries.iter().filter(|e| e.internal == internal).map(|e| range_of(e.of));
-        let first = ranges.next()?;
-        Some((first, ranges.next_back().unwrap_or(first)))
+        let mut pairs: Vec<(u32, u32)> = Vec::new();
+        for range in entries.iter().filter(|e| e.internal == internal).map(|e| range_of(e.of)) {
+            if pairs.last().is_none_or(|last| last.1 != range) {
+                pairs.push((range, range));
+            }
+        }
+        merged(pairs)
     };
-    [of(false), of(true)].into_iter().flatten().collect()
+    [of(false), of(true)].concat()
+}
+
+/// The pairs, with the narrowest gaps closed until few are left.
+fn merged(pairs: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+    let mut gaps: Vec<u32> = pairs.windows(2).map(|two| two[1].0 - two[0].1).collect();
+    gaps.sort_unstable_by(|a, b| b.cmp(a));
+    let mut closed: Vec<(u32, u32)> = Vec::new();
+    let mut splits = RANGES - 1;
+    let widest = gaps.get(RANGES - 1).copied().unwrap_or(0);
+    for pair in pairs {
+        match closed.last_mut() {
+            Some(last) if pair.0 - last.1 <= widest || splits == 0 => last.1 = pair.1,
+            Some(_) => {
+                splits -= 1;
+                closed.push(pair);
+            }
+            None => closed.push(pair),
+        }
+    }
+    closed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_exact_for_few_topics_and_cover_all_of_many() {
+        let points = |n: u32| (0..n).map(|i| i * i).map(|r| (r, r)).collect::<Vec<_>>();
+        assert_eq!(merged(points(8)), points(8));
+        assert!(merged(vec![]).is_empty());
+        for n in [9, 40, 300] {
+            let found = merged(points(n));
+            assert!(found.len() <= RANGES && found.len() > 1, "{found:?}");
+            assert!(found.windows(2).all(|two| two[0].1 < two[1].0), "disjoint and in order");
+            assert!(points(n).iter().all(|p| found.iter().any(|r| r.0 <= p.0 && p.1 <= r.1)));
+        }
+    }
 }

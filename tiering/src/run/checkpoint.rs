@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tidemark_proto::id::{ClusterId, LaneId, Seq, TopicPartition};
 use uuid::Uuid;
 
@@ -27,7 +28,8 @@ pub struct Checkpoint {
 }
 
 /// What the metadata keeps of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CheckpointRow {
     /// Its id.
     pub id: Uuid,
@@ -39,6 +41,8 @@ pub struct CheckpointRow {
     pub upto: Seq,
     /// Size.
     pub bytes: u64,
+    /// Version of the metadata at which it was named; 0 before.
+    pub committed: u64,
 }
 
 const SMALLEST: usize = 20 + 24;

@@ -94,8 +94,20 @@ impl Reader {
             return Err(Damage::new(format!("belongs to cluster {found}, not {ours}")).at(key));
         }
         let root = Arc::new(Root::parse(bytes, position).map_err(at)?);
+        self.keep_pages(key, &root, &fetched).map_err(at)?;
         self.cache.lock().keep_root(key, root.clone(), bytes.len());
         Ok(root)
+    }
+
+    /// The pages that came with the root.
+    fn keep_pages(&self, key: &str, root: &Root, fetched: &Fetched) -> Result<(), Damage> {
+        for (at, page) in root.pages.iter().enumerate().filter(|(_, page)| page.position >= fetched.start) {
+            let from = (page.position - fetched.start) as usize;
+            let Some(bytes) = fetched.bytes.get(from..from + page.length as usize) else { continue };
+            let entries = Arc::new(read_page(bytes, page)?.into_iter().map(Arc::new).collect::<Vec<_>>());
+            self.cache.lock().keep_page(key, at, entries, page.length as usize);
+        }
+        Ok(())
     }
 
     async fn page(&self, key: &str, at: usize, page: &Page) -> Result<Arc<Vec<Arc<Partition>>>, Error> {

@@ -1,19 +1,18 @@
 //! The cut: a lane's recent parcels become run objects, so that its low mark can rise and takeover stays short.
 //!
 //! R18: everything goes up under fresh names, and counts only once a metadata commit names it. R19: only what is
-//! committed in the lane is cut, to the last batch of every partition, and the commit is the caller's. The plain
-//! form: one level, every byte copied. Memory is bounded by one object (64 MiB unless told otherwise).
+//! committed in the lane is cut, and the commit is the caller's. The plain form: one level, every byte copied. An
+//! object holds a *stretch*: parcels that lie side by side in the lane, sorted by partition. So each parcel is read
+//! once at most, by one request, and not at all where its batches are at hand; and the bytes held are one stretch's.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
 use tidemark_proto::id::{BrokerEpoch, ClusterId, LaneId, Offset, Seq, TopicPartition};
-use tokio::time::Instant;
+use tidemark_proto::record::stamp::Stamped;
 
 use crate::bucket::{Body, Bucket, Kind, Patience, Placed, Span};
 use crate::error::Error;
@@ -24,70 +23,36 @@ use crate::run::checkpoint;
 use crate::run::{CheckpointRow, Piece, RunRow, State, build};
 use crate::seam::Seams;
 
-/// When a cut is due.
-#[derive(Clone, Copy, Debug)]
-pub struct Thresholds {
-    /// Parcels.
-    pub parcels: u64,
-    /// Bytes of them.
-    pub bytes: u64,
-    /// Age of the oldest.
-    pub age: Duration,
-}
+/// Bytes of parcels that fill an object. Far below the format's 256 MiB: a stretch is in memory while it is sorted
+/// and sent.
+pub const OBJECT_BYTES: u64 = 32 << 20;
 
-impl Default for Thresholds {
-    fn default() -> Thresholds {
-        Thresholds { parcels: 256, bytes: 1 << 30, age: Duration::from_secs(600) }
-    }
-}
+/// Parcels read at a time.
+const READS: usize = 4;
 
-/// How far to cut now, if a cut is due: the end of `committed`, the committed parcels from the low mark on, each
-/// with its object's size and when it was sent.
-pub fn plan(
-    now: Instant,
-    committed: impl IntoIterator<Item = (Seq, u64, Instant)>,
-    due: Thresholds,
-) -> Option<Seq> {
-    let (mut parcels, mut bytes, mut oldest, mut end) = (0, 0u64, now, None);
-    for (seq, size, sent) in committed {
-        parcels += 1;
-        bytes = bytes.saturating_add(size);
-        oldest = oldest.min(sent);
-        end = Some(seq.next());
-    }
-    let aged = now.saturating_duration_since(oldest) >= due.age;
-    end.filter(|_| parcels >= due.parcels || bytes >= due.bytes || aged)
-}
+/// Batches smaller than this are copied side by side: they neither pin what they came in nor swell a PUT's list.
+const SMALL: usize = 4 << 10;
 
-/// Where a cut takes its bytes from.
-#[async_trait]
+/// What a cut need not read from the bucket.
 pub trait Source: Send + Sync {
-    /// These bytes of a parcel.
-    async fn read(&self, seq: Seq, range: Range<u64>) -> Result<Bytes, Error>;
+    /// The batches of a part of the parcel `seq`, in its order, where all of them are at hand.
+    fn at_hand(&self, seq: Seq, part: &Part) -> Option<Vec<Stamped>>;
 }
 
-/// The parcels as the bucket has them.
-#[derive(Clone, Debug)]
-pub struct Parcels {
-    /// The bucket.
-    pub bucket: Bucket,
-    /// The lane.
-    pub lane: LaneId,
-}
+/// Nothing is at hand.
+#[derive(Clone, Copy, Debug)]
+pub struct BucketOnly;
 
-#[async_trait]
-impl Source for Parcels {
-    async fn read(&self, seq: Seq, range: Range<u64>) -> Result<Bytes, Error> {
-        let key = keys::parcel(&self.lane, seq);
-        let fetched = self.bucket.get(Kind::Parcel, &key, Span::Range(range), Patience::Forever).await?;
-        fetched.map(|fetched| fetched.bytes).ok_or(Error::Gone { key })
+impl Source for BucketOnly {
+    fn at_hand(&self, _: Seq, _: &Part) -> Option<Vec<Stamped>> {
+        None
     }
 }
 
 /// Which batches a cut takes over: void ones, deleted topics' and those below the log start stay behind.
 pub type Wanted<'a> = &'a (dyn Fn(Seq, TopicPartition, &BatchEntry) -> bool + Sync);
 
-/// What to cut.
+/// One stretch to cut.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// The cluster.
@@ -96,42 +61,32 @@ pub struct Job {
     pub lane: LaneId,
     /// The epoch of who cuts it: the lane's own, or its recoverer's.
     pub creator: BrokerEpoch,
-    /// The parcels from the low mark on, without a gap.
+    /// The stretch: parcels without a gap between them, in order.
     pub parcels: Vec<(Seq, Arc<Footer>)>,
-    /// Partitions as of the end of these parcels. One without a batch in them goes into the checkpoint only.
+    /// Their partitions as of the end of the stretch.
     pub states: BTreeMap<TopicPartition, State>,
-    /// Whether to write a checkpoint.
-    pub checkpoint: bool,
-    /// Bytes of batches at which an object is full.
-    pub object_bytes: u64,
 }
 
-/// Bytes of batches at which an object is full, unless told otherwise. Below the format's 256 MiB, because an
-/// object is in memory while it is sent.
-pub const OBJECT_BYTES: u64 = 64 << 20;
-
-/// What a cut wrote; nothing of it counts before a metadata commit names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// The new low mark.
-    pub upto: Seq,
-    /// The objects.
-    pub runs: Vec<RunRow>,
-    /// The checkpoint, if one was asked for.
-    pub checkpoint: Option<CheckpointRow>,
+/// How many of the parcels, given by the bytes of their batches, go into one object: at least one.
+pub fn stretch(sizes: impl IntoIterator<Item = u64>, object_bytes: u64) -> usize {
+    let mut held = 0u64;
+    let fits = |size: &u64| {
+        let first = held == 0;
+        held = held.saturating_add((*size).max(1));
+        first || held <= object_bytes
+    };
+    sizes.into_iter().take_while(fits).count()
 }
 
-/// Slices of parcels read at a time.
-const READS: usize = 8;
-
-/// Writes the objects of a cut; `None` where there is nothing to cut.
-pub async fn run(
+/// Writes the object of a stretch; `None` where nothing in it is wanted. Nothing counts before a metadata commit
+/// names it.
+pub async fn object(
     bucket: &Bucket,
     seams: &Seams,
     source: &dyn Source,
     job: &Job,
     wanted: Wanted<'_>,
-) -> Result<Option<Cut>, Error> {
+) -> Result<Option<RunRow>, Error> {
     let (Some((from, _)), Some((last, _))) = (job.parcels.first(), job.parcels.last()) else {
         return Ok(None);
     };
@@ -139,32 +94,33 @@ pub async fn run(
     if upto.0 - from.0 != job.parcels.len() as u64 {
         return Err(Damage::new("a cut over parcels with a gap").at(&keys::lane(&job.lane)));
     }
-    let mut runs = Vec::new();
-    for object in objects(job, wanted) {
-        let pieces = pieces(source, job, &object, wanted).await?;
-        if pieces.is_empty() {
-            continue;
-        }
-        let id = keys::fresh_id(job.creator, &seams.entropy);
-        let header = header(format::Kind::Run, job, upto, seams);
-        let (body, row) = build(header, id, vec![(job.lane, from, upto)], pieces);
-        put(bucket, Kind::Run, &row.key, &body).await?;
-        runs.push(row);
+    let pieces = pieces(bucket, source, job, wanted).await?;
+    if pieces.is_empty() {
+        return Ok(None);
     }
-    let mut checkpoint = None;
-    if job.checkpoint {
-        let id = keys::fresh_id(job.creator, &seams.entropy);
-        let body = checkpoint::encode(header(format::Kind::Checkpoint, job, upto, seams), &job.states);
-        let row =
-            CheckpointRow { id, key: keys::checkpoint(id), lane: job.lane, upto, bytes: body.len() as u64 };
-        put(bucket, Kind::Checkpoint, &row.key, &body).await?;
-        checkpoint = Some(row);
-    }
-    Ok(Some(Cut { upto, runs, checkpoint }))
+    let id = keys::fresh_id(job.creator, &seams.entropy);
+    let header = Header::of_lane(format::Kind::Run, job.cluster, job.lane, upto, seams.entropy.nonce());
+    let (body, row) = build(header, id, vec![(job.lane, from, upto)], pieces);
+    put(bucket, Kind::Run, &row.key, &body).await?;
+    Ok(Some(row))
 }
 
-fn header(kind: format::Kind, job: &Job, upto: Seq, seams: &Seams) -> Header {
-    Header::of_lane(kind, job.cluster, job.lane, upto, seams.entropy.nonce())
+/// Writes a checkpoint of `states`, which hold below the parcel `upto` of `lane`.
+pub async fn checkpoint(
+    bucket: &Bucket,
+    seams: &Seams,
+    cluster: ClusterId,
+    creator: BrokerEpoch,
+    (lane, upto): (LaneId, Seq),
+    states: &BTreeMap<TopicPartition, State>,
+) -> Result<CheckpointRow, Error> {
+    let id = keys::fresh_id(creator, &seams.entropy);
+    let header = Header::of_lane(format::Kind::Checkpoint, cluster, lane, upto, seams.entropy.nonce());
+    let body = checkpoint::encode(header, states);
+    let (key, bytes) = (keys::checkpoint(id), body.len() as u64);
+    let row = CheckpointRow { id, key, lane, upto, bytes, committed: 0 };
+    put(bucket, Kind::Checkpoint, &row.key, &body).await?;
+    Ok(row)
 }
 
 async fn put(bucket: &Bucket, kind: Kind, key: &str, body: &Body) -> Result<(), Error> {
@@ -174,136 +130,135 @@ async fn put(bucket: &Bucket, kind: Kind, key: &str, body: &Body) -> Result<(), 
     }
 }
 
-/// A partition's parts that go into one object: indexes of parcels, and of the part in each.
-#[derive(Clone, Debug)]
-struct Share {
-    of: TopicPartition,
-    internal: bool,
-    parts: Vec<(usize, usize)>,
-    last: bool,
+/// The wanted batches of one part of a parcel.
+struct Share<'a> {
+    part: &'a Part,
+    batches: Vec<&'a BatchEntry>,
+    bytes: Vec<Bytes>,
 }
 
-/// Deals all partitions out to objects, in the parcels' order. A partition that does not fit goes on in the next
-/// object; only its last share carries the state.
-fn objects(job: &Job, wanted: Wanted<'_>) -> Vec<Vec<Share>> {
-    let mut all: BTreeMap<(bool, TopicPartition), Vec<(usize, usize)>> = BTreeMap::new();
-    for (parcel, (_, footer)) in job.parcels.iter().enumerate() {
-        for (at, part) in footer.parts.iter().enumerate() {
-            all.entry((part.internal, part.of)).or_default().push((parcel, at));
-        }
-    }
-    let bytes_of = |&(parcel, at): &(usize, usize)| -> u64 {
-        let (seq, footer) = &job.parcels[parcel];
-        let part = &footer.parts[at];
-        part.batches.iter().filter(|batch| wanted(*seq, part.of, batch)).map(BatchEntry::stored).sum()
-    };
-    let mut objects: Vec<Vec<Share>> = Vec::new();
-    let mut room = 0u64;
-    for ((internal, of), parts) in all {
-        let sized: Vec<_> = parts.into_iter().map(|part| (part, bytes_of(&part))).collect();
-        let total: u64 = sized.iter().map(|(_, bytes)| bytes).sum();
-        if total == 0 {
-            continue;
-        }
-        if objects.is_empty() || (total > room && room < job.object_bytes) {
-            objects.push(Vec::new());
-            room = job.object_bytes;
-        }
-        let mut share = Share { of, internal, parts: Vec::new(), last: false };
-        for (part, bytes) in sized {
-            if bytes > room && !share.parts.is_empty() {
-                let rest = Share { parts: Vec::new(), ..share.clone() };
-                push(&mut objects, std::mem::replace(&mut share, rest));
-                objects.push(Vec::new());
-                room = job.object_bytes;
-            }
-            room = room.saturating_sub(bytes);
-            share.parts.push(part);
-        }
-        share.last = true;
-        push(&mut objects, share);
-    }
-    objects
-}
-
-fn push(objects: &mut [Vec<Share>], share: Share) {
-    if let Some(object) = objects.last_mut() {
-        object.push(share);
-    }
-}
-
-/// Reads what goes into one object: of each parcel one slice, as parcels have the same order.
-async fn pieces(
+/// What goes into the object, in its order.
+async fn pieces<'a>(
+    bucket: &Bucket,
     source: &dyn Source,
-    job: &Job,
-    object: &[Share],
+    job: &'a Job,
     wanted: Wanted<'_>,
-) -> Result<Vec<Piece>, Error> {
-    let mut slices: BTreeMap<usize, Range<u64>> = BTreeMap::new();
-    for (parcel, at) in object.iter().flat_map(|share| share.parts.iter().copied()) {
-        let part = &job.parcels[parcel].1.parts[at];
-        let end = part.position + part.length;
-        let slice = slices.entry(parcel).or_insert(part.position..end);
-        *slice = slice.start.min(part.position)..slice.end.max(end);
-    }
-    let reads = slices.into_iter().map(|(parcel, range)| async move {
-        let (start, seq) = (range.start, job.parcels[parcel].0);
-        Ok::<_, Error>((parcel, (start, source.read(seq, range).await?)))
-    });
-    let slices: BTreeMap<usize, (u64, Bytes)> = stream::iter(reads).buffered(READS).try_collect().await?;
-    let mut pieces = Vec::with_capacity(object.len());
-    for share in object {
-        let mut batches: Vec<(BatchEntry, Bytes)> = Vec::new();
-        for &(parcel, at) in &share.parts {
-            let (seq, footer) = &job.parcels[parcel];
-            let part = &footer.parts[at];
-            let (start, slice) = &slices[&parcel];
-            let bytes = part_of(slice, *start, part).map_err(|d| d.at(&keys::parcel(&job.lane, *seq)))?;
-            take(&mut batches, &bytes, part, |batch| wanted(*seq, part.of, batch))
-                .map_err(|damage| damage.at(&keys::parcel(&job.lane, *seq)))?;
+) -> Result<Vec<Piece<'a>>, Error> {
+    let reads =
+        job.parcels.iter().map(|(seq, footer)| shares(bucket, source, job.lane, *seq, footer, wanted));
+    let mut reads = stream::iter(reads.collect::<Vec<_>>()).buffered(READS);
+    let mut pieces: BTreeMap<(bool, TopicPartition), Piece<'a>> = BTreeMap::new();
+    let mut seq = job.parcels.first().map_or(Seq(0), |(seq, _)| *seq);
+    while let Some(shares) = reads.try_next().await? {
+        for Share { part, batches, bytes } in shares {
+            let (of, internal) = (part.of, part.internal);
+            let state = || job.states.get(&of).cloned();
+            let piece = pieces.entry((internal, of)).or_insert_with(|| Piece {
+                of,
+                internal,
+                batches: Vec::new(),
+                bytes: Vec::new(),
+                state: state(),
+            });
+            // Offsets may have gaps, where another lane held the partition in between, but never overlap (R13).
+            let end = piece.batches.last().map_or(Offset(0), |last| last.last_offset.plus(1));
+            if let Some(first) = batches.first().filter(|first| first.base_offset < end) {
+                let why = format!("partition {of}: offset {} comes after {end}", first.base_offset);
+                return Err(Damage::new(why).at(&keys::parcel(&job.lane, seq)));
+            }
+            piece.batches.extend(batches);
+            piece.bytes.extend(bytes);
         }
+        seq = seq.next();
+    }
+    Ok(pieces.into_values().collect())
+}
+
+/// What is wanted of one parcel: what is at hand as it is, the rest by one read.
+async fn shares<'a>(
+    bucket: &Bucket,
+    source: &dyn Source,
+    lane: LaneId,
+    seq: Seq,
+    footer: &'a Footer,
+    wanted: Wanted<'_>,
+) -> Result<Vec<Share<'a>>, Error> {
+    let mut shares = Vec::new();
+    let mut missing: Option<Range<u64>> = None;
+    for part in &footer.parts {
+        let take = |batch: &&BatchEntry| !batch.by_reference && wanted(seq, part.of, batch);
+        let batches: Vec<&BatchEntry> = part.batches.iter().filter(take).collect();
         if batches.is_empty() {
             continue;
         }
-        let state = job.states.get(&share.of).filter(|_| share.last).cloned();
-        pieces.push(Piece { of: share.of, internal: share.internal, batches, state });
+        let bytes = source.at_hand(seq, part).and_then(|found| gather(&found, part, &batches));
+        if bytes.is_none() {
+            let end = part.position + part.length;
+            let range = missing.get_or_insert(part.position..end);
+            *range = range.start.min(part.position)..range.end.max(end);
+        }
+        shares.push(Share { part, batches, bytes: bytes.unwrap_or_default() });
     }
-    Ok(pieces)
+    let Some(range) = missing else { return Ok(shares) };
+    let (key, start) = (keys::parcel(&lane, seq), range.start);
+    let fetched = bucket.get(Kind::Parcel, &key, Span::Range(range), Patience::Forever).await?;
+    let read = fetched.ok_or_else(|| Error::Gone { key: key.clone() })?.bytes;
+    for share in shares.iter_mut().filter(|share| share.bytes.is_empty()) {
+        share.bytes = slice(&read, start, share.part, &share.batches).map_err(|damage| damage.at(&key))?;
+    }
+    Ok(shares)
 }
 
-/// A part's bytes, verified (R27).
-fn part_of(slice: &Bytes, start: u64, part: &Part) -> Result<Bytes, Damage> {
+/// The wanted batches of a part that lies in `read`, verified (R27).
+fn slice(read: &Bytes, start: u64, part: &Part, batches: &[&BatchEntry]) -> Result<Vec<Bytes>, Damage> {
     let from = (part.position - start) as usize;
     let end = from + part.length as usize;
-    if end > slice.len() {
+    if end > read.len() {
         return Err(Damage::new(format!("partition {} is cut short", part.of)));
     }
-    let bytes = slice.slice(from..end);
+    let bytes = read.slice(from..end);
     verify_batches(&bytes, &part.batches)?;
-    Ok(bytes)
+    if batches.len() == part.batches.len() {
+        return Ok(vec![bytes]);
+    }
+    let mut wanted = batches.iter().map(|batch| batch.base_offset).peekable();
+    let mut out = Vec::with_capacity(batches.len());
+    for (extent, _) in part.extents() {
+        if wanted.next_if_eq(&extent.base_offset).is_some() {
+            let at = (extent.position - part.position) as usize;
+            out.push(bytes.slice(at..at + extent.length as usize));
+        }
+    }
+    Ok(out)
 }
 
-/// Adds a part's wanted batches behind those of earlier parcels. Offsets may have gaps, where another lane held
-/// the partition in between, but never overlap (R13).
-fn take(
-    batches: &mut Vec<(BatchEntry, Bytes)>,
-    bytes: &Bytes,
-    part: &Part,
-    wanted: impl Fn(&BatchEntry) -> bool,
-) -> Result<(), Damage> {
-    for (extent, batch) in part.extents() {
-        if batch.by_reference || !wanted(batch) {
+/// The wanted ones of the batches at hand; `None` unless they are what the footer says.
+fn gather(found: &[Stamped], part: &Part, wanted: &[&BatchEntry]) -> Option<Vec<Bytes>> {
+    let says = |(entry, batch): (&BatchEntry, &Stamped)| {
+        let is = (batch.base_offset(), batch.partition_leader_epoch(), batch.crc(), batch.len());
+        is == (entry.base_offset, entry.leader_epoch, entry.crc, entry.length as usize)
+    };
+    if found.len() != part.batches.len() || !part.batches.iter().zip(found).all(says) {
+        return None;
+    }
+    let mut wanted = wanted.iter().map(|batch| batch.base_offset).peekable();
+    let (mut out, mut small) = (Vec::new(), BytesMut::new());
+    for batch in found {
+        if wanted.next_if_eq(&batch.base_offset()).is_none() {
             continue;
         }
-        let end = batches.last().map_or(Offset(0), |(last, _)| last.last_offset.plus(1));
-        if batch.base_offset < end {
-            let why = format!("partition {}: offset {} comes after {end}", part.of, batch.base_offset);
-            return Err(Damage::new(why));
+        small.extend_from_slice(batch.head());
+        if batch.len() < SMALL {
+            small.extend_from_slice(batch.tail());
+        } else {
+            out.push(small.split().freeze());
+            out.push(batch.tail().clone());
         }
-        let from = (extent.position - part.position) as usize;
-        batches.push((*batch, bytes.slice(from..from + extent.length as usize)));
     }
-    Ok(())
+    if !small.is_empty() {
+        out.push(small.freeze());
+    }
+    Some(out)
 }
 
 #[cfg(test)]

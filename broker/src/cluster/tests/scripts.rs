@@ -13,7 +13,7 @@ use tidemark_proto::id::{
 use uuid::Uuid;
 
 use super::super::command::{Command, NewTopic, Outcome, Reply, Sealed, TopicRef};
-use super::super::image::{Checkpoint, Image, Run};
+use super::super::image::{CheckpointRow, Image, RunRow};
 use super::super::quota::{Entity, Part, Rate};
 use super::super::record::{Record, Scope};
 use super::super::state::Rules;
@@ -120,6 +120,7 @@ impl Script {
                 Command::DeleteTopics { topics }
             }
             "cut" => self.cut(subject, &words),
+            "forget" => Command::ForgetLane { lane: self.lane(subject) },
             "producers" => Command::AllocateProducerIds { by: BrokerEpoch(subject.parse().unwrap()) },
             "start" => {
                 let (name, index) = subject.rsplit_once('-').unwrap();
@@ -152,12 +153,13 @@ impl Script {
 
     fn cut(&self, lane: &str, words: &[&str]) -> Command {
         let (id, low) = (self.lane(lane), Seq(number(words, "low", 0)));
-        let run = |n: u128| Run { id: Uuid::from_u128(n), key: format!("run/{n}"), ..Run::default() };
-        let checkpoint = value(words, "check").map(|n| Checkpoint {
+        let run = |n: u128| RunRow { id: Uuid::from_u128(n), key: format!("run/{n}"), ..RunRow::default() };
+        let checkpoint = value(words, "check").map(|n| CheckpointRow {
             id: Uuid::from_u128(n.parse().unwrap()),
             key: format!("check/{n}"),
             lane: id,
             upto: low,
+            ..CheckpointRow::default()
         });
         Command::CommitCut {
             by: BrokerEpoch(number(words, "by", id.epoch.0)),
@@ -286,6 +288,7 @@ fn name(record: &Record) -> String {
             format!(" {count} to {to}")
         }
         Record::LaneSealed { lane, at, .. } => format!(" {lane} at {at}"),
+        Record::LaneForgotten { lane } => format!(" {lane}"),
         _ => String::new(),
     };
     format!("{}{detail}", &text[..end])

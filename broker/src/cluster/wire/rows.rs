@@ -6,7 +6,7 @@ use tidemark_proto::id::{BrokerEpoch, BrokerId, Millis, Seq};
 use tidemark_proto::rpc::meta::v1 as pb;
 use uuid::Uuid;
 
-use super::super::image::{Broker, Checkpoint, Endpoint, Run};
+use super::super::image::{Broker, CheckpointRow, Endpoint, RunRow};
 use super::super::quota::{Entity, Part, Rate};
 use super::super::record::Closed;
 use super::{Read, Unreadable, array, id_bytes, lane_from, lane_to, life, life_bytes};
@@ -52,7 +52,7 @@ pub(super) fn closed_from(row: pb::Closed) -> Read<Closed> {
     Ok(Closed { lane: lane_from(row.lane)?, to: Seq(row.to) })
 }
 
-pub(super) fn run_to(row: &Run) -> pb::Run {
+pub(super) fn run_to(row: &RunRow) -> pb::Run {
     let lane = |(lane, from, to): &(_, Seq, Seq)| pb::LaneRange {
         lane: Some(lane_to(*lane)),
         from: from.0,
@@ -66,12 +66,13 @@ pub(super) fn run_to(row: &Run) -> pb::Run {
         ranges: row.ranges.iter().map(|(first, last)| pb::Range { first: *first, last: *last }).collect(),
         max_timestamp: row.max_timestamp.0,
         lanes: row.lanes.iter().map(lane).collect(),
+        committed: row.committed,
     }
 }
 
-pub(super) fn run_from(row: pb::Run) -> Read<Run> {
+pub(super) fn run_from(row: pb::Run) -> Read<RunRow> {
     let lane = |r: pb::LaneRange| Ok((lane_from(r.lane)?, Seq(r.from), Seq(r.to)));
-    Ok(Run {
+    Ok(RunRow {
         id: Uuid::from_bytes(array(&row.id)?),
         key: row.key,
         level: row.level,
@@ -79,21 +80,30 @@ pub(super) fn run_from(row: pb::Run) -> Read<Run> {
         ranges: row.ranges.into_iter().map(|r| (r.first, r.last)).collect(),
         max_timestamp: Millis(row.max_timestamp),
         lanes: row.lanes.into_iter().map(lane).collect::<Read<_>>()?,
+        committed: row.committed,
     })
 }
 
-pub(super) fn checkpoint_to(row: &Checkpoint) -> pb::Checkpoint {
+pub(super) fn checkpoint_to(row: &CheckpointRow) -> pb::Checkpoint {
     pb::Checkpoint {
         id: id_bytes(row.id),
         key: row.key.clone(),
         lane: Some(lane_to(row.lane)),
         upto: row.upto.0,
+        bytes: row.bytes,
+        committed: row.committed,
     }
 }
 
-pub(super) fn checkpoint_from(row: pb::Checkpoint) -> Read<Checkpoint> {
-    let id = Uuid::from_bytes(array(&row.id)?);
-    Ok(Checkpoint { id, key: row.key, lane: lane_from(row.lane)?, upto: Seq(row.upto) })
+pub(super) fn checkpoint_from(row: pb::Checkpoint) -> Read<CheckpointRow> {
+    Ok(CheckpointRow {
+        id: Uuid::from_bytes(array(&row.id)?),
+        key: row.key,
+        lane: lane_from(row.lane)?,
+        upto: Seq(row.upto),
+        bytes: row.bytes,
+        committed: row.committed,
+    })
 }
 
 /// An entity and the quotas set (`Some`) or removed (`None`) of it.

@@ -107,10 +107,9 @@ pub fn snapshot_from(cluster: ClusterId, position: Position, body: Bytes) -> Rea
         let row = Deleted { name: row.name.into(), at: row.at };
         Arc::make_mut(&mut image.deleted).insert(id, row);
     }
-    for row in from.runs {
-        let row = rows::run_from(row)?;
-        Arc::make_mut(&mut image.runs).insert(row.id, Arc::new(row));
-    }
+    let mut runs = from.runs.into_iter().map(rows::run_from).collect::<Read<Vec<_>>>()?;
+    runs.sort_by_key(|row| (row.committed, row.id));
+    runs.into_iter().for_each(|row| image.run_named(row));
     for row in from.checkpoints {
         let row = rows::checkpoint_from(row)?;
         Arc::make_mut(&mut image.checkpoints).insert(row.id, Arc::new(row));
@@ -156,6 +155,7 @@ fn topic_to(topic: &Topic) -> pb::TopicRow {
         replication: i32::from(topic.replication),
         configs: rows::configs_to(&topic.configs),
         partitions: topic.partitions.iter().map(partition).collect(),
+        created: topic.created,
     }
 }
 
@@ -184,5 +184,6 @@ fn topic_from(row: pb::TopicRow) -> Read<Topic> {
         replication: super::small(row.replication)?,
         configs: rows::configs_from(row.configs),
         partitions: row.partitions.into_iter().map(partition).collect::<Read<_>>()?,
+        created: row.created,
     })
 }

@@ -36,7 +36,7 @@ use close::refuse;
 use doubt::Doubt;
 
 pub use doubt::Prove;
-pub use order::{CutInput, Lead, Order};
+pub use order::{CutAsk, CutInput, Lead, Order};
 
 /// Requests taken from a queue before lane events get their turn.
 const BURST: usize = 64;
@@ -57,6 +57,15 @@ impl Default for Options {
     fn default() -> Self {
         Options { recent_bytes_max: 64 << 20, producer_expiration_ms: 86_400_000 }
     }
+}
+
+/// How far a lane is committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Everything below is durable.
+    pub upto: Seq,
+    /// Bytes of all parcels below, from the lane's beginning on.
+    pub bytes: u64,
 }
 
 /// How a task ended.
@@ -99,7 +108,8 @@ pub struct Task {
     recent_bytes: usize,
     handled: Seq,
     doubt: Option<Doubt>,
-    commits: watch::Sender<Seq>,
+    commits: watch::Sender<Committed>,
+    committed_bytes: u64,
     /// Low marks of dead lanes: recovery may have begun before they rose.
     lows: BTreeMap<LaneId, Seq>,
     /// When idle producers are looked for again, at the next commit.
@@ -115,7 +125,7 @@ impl Task {
         options: Options,
         clock: Arc<dyn tidemark_tiering::seam::Clock>,
         prove: Prove,
-        commits: watch::Sender<Seq>,
+        commits: watch::Sender<Committed>,
     ) -> Task {
         Task {
             lane,
@@ -131,6 +141,7 @@ impl Task {
             handled: from,
             doubt: None,
             commits,
+            committed_bytes: 0,
             lows: BTreeMap::new(),
             expire_at: tokio::time::Instant::now() + EXPIRY,
         }
@@ -215,6 +226,7 @@ impl Task {
             return;
         }
         for (seq, footer, size) in self.parcels(self.handled, upto) {
+            self.committed_bytes += size;
             let key = keys::parcel(&self.id, seq);
             let parcel = Arc::new(Parcel { lane: self.id, seq, key, footer, size });
             for (at, part) in parcel.footer.parts.iter().enumerate() {
@@ -229,7 +241,7 @@ impl Task {
             }
         }
         self.handled = upto;
-        self.commits.send_replace(upto);
+        self.commits.send_replace(Committed { upto, bytes: self.committed_bytes });
         for ticket in self.parked.release(upto) {
             ticket.answer(ErrorCode::UnknownServerError);
         }

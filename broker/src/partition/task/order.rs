@@ -1,13 +1,15 @@
 //! What the node tells the task, and what becomes of it: partitions come, open and go; cuts take parcels over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidemark_proto::id::{LaneId, LeaderEpoch, Millis, Seq, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_proto::record::stamp::Stamped;
 use tidemark_tiering::lane::Sealer;
 use tidemark_tiering::parcel::Footer;
 use tidemark_tiering::planted::{self, Bug};
+use tidemark_tiering::upkeep::cut;
 use tokio::sync::oneshot;
 
 use super::super::base::Base;
@@ -51,8 +53,10 @@ pub enum Order {
         /// Its low mark.
         low: Seq,
     },
-    /// What a cut of everything durable needs: the committed end, its parcels, the bases below them.
+    /// What the next stretch of a cut needs: parcels, their batches as far as they are in memory, bases.
     CutInput {
+        /// Which stretch.
+        ask: CutAsk,
         /// Answer.
         reply: oneshot::Sender<CutInput>,
     },
@@ -68,14 +72,29 @@ pub enum Order {
 }
 
 /// See [`Order::CutInput`].
+#[derive(Clone, Copy, Debug)]
+pub struct CutAsk {
+    /// Where the stretch begins.
+    pub from: Seq,
+    /// Bytes of batches at which it is full; 0 asks for bases only.
+    pub bytes: u64,
+    /// Whether all bases are wanted, or those of the partitions in the stretch.
+    pub whole: bool,
+}
+
+/// See [`Order::CutInput`].
 #[derive(Debug)]
 pub struct CutInput {
-    /// Exclusive end: everything below is durable.
+    /// Where the stretch ends, exclusive.
     pub upto: Seq,
-    /// The parcels since the low mark, in order.
+    /// Where what is durable ends.
+    pub committed: Seq,
+    /// The parcels of the stretch, in order.
     pub parcels: Vec<(Seq, Arc<Footer>, u64)>,
-    /// Every open partition's base as of the low mark.
-    pub bases: BTreeMap<TopicPartition, (LeaderEpoch, Base)>,
+    /// Their parts that are in memory whole.
+    pub at_hand: BTreeMap<(Seq, TopicPartition), Vec<Stamped>>,
+    /// Open partitions as of the low mark.
+    pub bases: Vec<(TopicPartition, Base)>,
 }
 
 impl Task {
@@ -101,8 +120,10 @@ impl Task {
             Order::Cut { upto, bases } => {
                 for (tp, base) in bases {
                     if let Some(Slot::Open(open)) = self.partitions.get_mut(&tp) {
-                        open.base = base;
-                        open.state.forget_expired(&mut open.base);
+                        if base.end > open.base.end {
+                            open.base = base;
+                            open.state.forget_expired(&mut open.base);
+                        }
                         open.index.forget_extents(self.id, upto);
                     }
                 }
@@ -120,17 +141,39 @@ impl Task {
                 self.options = options;
                 self.expire_producers();
             }
-            Order::CutInput { reply } => {
-                let upto = self.handled;
-                let parcels = self.parcels(Seq(0), upto);
-                let bases = self.partitions.iter().filter_map(|(tp, slot)| match slot {
-                    Slot::Open(open) => Some((*tp, (open.state.leader_epoch(), open.base.clone()))),
-                    _ => None,
-                });
-                reply.send(CutInput { upto, parcels, bases: bases.collect() }).ok();
+            Order::CutInput { ask, reply } => {
+                reply.send(self.cut_input(ask)).ok();
             }
             Order::Fence | Order::Close { .. } => unreachable!("handled by the loop"),
         }
+    }
+
+    fn cut_input(&self, ask: CutAsk) -> CutInput {
+        let mut parcels = match ask.bytes {
+            0 => Vec::new(),
+            _ => self.parcels(ask.from, self.handled),
+        };
+        let sizes = parcels.iter().map(|(_, footer, _)| footer.batch_bytes());
+        parcels.truncate(cut::stretch(sizes, ask.bytes));
+        let upto = parcels.last().map_or(ask.from, |(seq, ..)| seq.next());
+        let parts = || parcels.iter().flat_map(|(seq, footer, _)| footer.parts.iter().map(|p| (*seq, p)));
+        let open = |tp: &TopicPartition| match self.partitions.get(tp) {
+            Some(Slot::Open(open)) => Some(open),
+            _ => None,
+        };
+        let found = parts().filter_map(|(seq, part)| {
+            let batches = open(&part.of)?.index.at_hand(&part.batches)?;
+            Some(((seq, part.of), batches))
+        });
+        let base = |tp: TopicPartition| Some((tp, open(&tp)?.base.clone()));
+        let bases = match ask.whole {
+            true => self.partitions.keys().filter_map(|tp| base(*tp)).collect(),
+            false => {
+                let touched: BTreeSet<_> = parts().map(|(_, part)| part.of).collect();
+                touched.into_iter().filter_map(base).collect()
+            }
+        };
+        CutInput { upto, committed: self.handled, at_hand: found.collect(), bases, parcels }
     }
 
     fn on_opened(&mut self, found: Opened) {

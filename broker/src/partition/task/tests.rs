@@ -24,7 +24,7 @@ use super::super::base::Base;
 use super::super::index::Index;
 use super::super::opening::Opened;
 use super::super::{Ask, Partitions, Write, WriteResults};
-use super::{Ended, Lead, Options, Order, Prove, Task};
+use super::{Committed, Ended, Lead, Options, Order, Prove, Task};
 
 const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(0xC1));
 const LANE: LaneId = LaneId { epoch: BrokerEpoch(3), lane: 0, life: Life(0x11FE) };
@@ -65,7 +65,7 @@ impl World {
             Box::pin(async move { told.await.unwrap_or(false) })
         });
         let (orders, orders_in) = mpsc::channel(8);
-        let (clock, commits) = (seams.clock.clone(), watch::channel(Seq(0)).0);
+        let (clock, commits) = (seams.clock.clone(), watch::channel(Committed::default()).0);
         let task = Task::new(lane, LANE, Seq(0), Options::default(), clock, prove, commits);
         let doors = Partitions::default();
         let task = seams.tasks.spawn(task.run(doors.clone(), orders_in));

@@ -1,0 +1,181 @@
+//! A cut in the making: objects that are written and not yet committed, and their partitions as of where they end.
+//!
+//! Grows stretch by stretch, so that a cut holds one stretch in memory, and the own lane's batches go up while they
+//! are still at hand. Nothing of it counts before its commit (R18). What happens to it then is the cutter's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tidemark_proto::id::{BrokerEpoch, LaneId, Seq, TopicPartition};
+use tidemark_tiering::error::Error;
+use tidemark_tiering::parcel::{BatchEntry, Footer};
+use tidemark_tiering::run::{RunRow, State};
+use tidemark_tiering::upkeep::cut::{self, Source};
+
+use crate::cluster::image::Image;
+use crate::node::Node;
+use crate::partition::base::{Base, Gap};
+
+/// What a look into an object is worth: its first read.
+const LOOK: usize = 64 << 10;
+
+/// Parcels side by side, each with its footer.
+pub type Parcels = Vec<(Seq, Arc<Footer>)>;
+
+/// Why a stretch could not be added.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// Nothing has changed: try again when the partition is known.
+    #[error("partition {0} is not open")]
+    NotOpen(TopicPartition),
+    /// The draft is of no use any more.
+    #[error("partition {0}: {1}")]
+    Gap(TopicPartition, Gap),
+    /// The draft is of no use any more.
+    #[error(transparent)]
+    Bucket(#[from] Error),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Draft {
+    lane: LaneId,
+    from: Seq,
+    upto: Seq,
+    known: BTreeMap<TopicPartition, Base>,
+    touched: BTreeSet<TopicPartition>,
+    runs: Vec<RunRow>,
+    state_bytes: usize,
+}
+
+impl Draft {
+    /// Nothing yet, of `lane` from its low mark on.
+    pub fn new(lane: LaneId, low: Seq) -> Draft {
+        Draft {
+            lane,
+            from: low,
+            upto: low,
+            known: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            runs: Vec::new(),
+            state_bytes: 0,
+        }
+    }
+
+    /// The lane.
+    pub fn lane(&self) -> LaneId {
+        self.lane
+    }
+
+    /// Where it begins: the lane's low mark.
+    pub fn from(&self) -> Seq {
+        self.from
+    }
+
+    /// Where it ends, exclusive.
+    pub fn upto(&self) -> Seq {
+        self.upto
+    }
+
+    /// The objects written.
+    pub fn runs(&self) -> &[RunRow] {
+        &self.runs
+    }
+
+    /// What a takeover has to read because of them, in bytes.
+    pub fn owed(&self) -> usize {
+        self.state_bytes + self.runs.len() * LOOK
+    }
+
+    /// The partitions it tells of, as of its end.
+    pub fn known(&self) -> &BTreeMap<TopicPartition, Base> {
+        &self.known
+    }
+
+    /// Takes in partitions as of the low mark; one that is known already is further on.
+    pub fn learn(&mut self, bases: impl IntoIterator<Item = (TopicPartition, Base)>) {
+        for (tp, base) in bases {
+            self.known.entry(tp).or_insert(base);
+        }
+    }
+
+    /// The partitions of these parcels that [`Self::learn`] was not told.
+    pub fn lacks(&self, image: &Image, parcels: &Parcels) -> BTreeSet<TopicPartition> {
+        let all = parcels.iter().flat_map(|(_, footer)| footer.parts.iter().map(|part| part.of));
+        all.filter(|tp| !self.known.contains_key(tp) && image.partition(*tp).is_some()).collect()
+    }
+
+    /// Writes the object of the next stretch.
+    ///
+    /// # Errors
+    /// See [`Trouble`].
+    pub async fn add(
+        &mut self,
+        node: &Node,
+        image: &Image,
+        creator: BrokerEpoch,
+        source: &dyn Source,
+        parcels: Parcels,
+    ) -> Result<(), Trouble> {
+        let Some(upto) = parcels.last().map(|(seq, _)| seq.next()) else { return Ok(()) };
+        let states = self.replay(image, &parcels)?;
+        self.state_bytes += states.values().map(state_bytes).sum::<usize>();
+        let lane = self.lane;
+        let job = cut::Job { cluster: image.cluster(), lane, creator, parcels, states };
+        let wanted = |seq: Seq, tp: TopicPartition, batch: &BatchEntry| counts(image, lane, seq, tp, batch);
+        let run = cut::object(&node.bucket, &node.seams, source, &job, &wanted).await?;
+        self.runs.extend(run);
+        self.upto = upto;
+        Ok(())
+    }
+
+    /// The partitions that moved, as of its end.
+    pub fn into_bases(self) -> Vec<(TopicPartition, Base)> {
+        let Draft { known, touched, .. } = self;
+        known.into_iter().filter(|(tp, _)| touched.contains(tp)).collect()
+    }
+
+    /// Brings what is known up to the end of `parcels`; gives the states of the partitions that moved.
+    fn replay(
+        &mut self,
+        image: &Image,
+        parcels: &Parcels,
+    ) -> Result<BTreeMap<TopicPartition, State>, Trouble> {
+        let parts = || parcels.iter().flat_map(|(seq, footer)| footer.parts.iter().map(move |p| (*seq, p)));
+        let lane = self.lane;
+        let mut moved = BTreeSet::new();
+        for (seq, part) in parts() {
+            if part.batches.iter().any(|batch| counts(image, lane, seq, part.of, batch)) {
+                moved.insert(part.of);
+            }
+        }
+        if let Some(unknown) = moved.iter().find(|tp| !self.known.contains_key(tp)) {
+            return Err(Trouble::NotOpen(*unknown));
+        }
+        for (seq, part) in parts() {
+            let Some(base) = self.known.get_mut(&part.of) else { continue };
+            for batch in part.batches.iter().filter(|batch| counts(image, lane, seq, part.of, batch)) {
+                base.replay(batch).map_err(|gap| Trouble::Gap(part.of, gap))?;
+            }
+        }
+        let states = moved.iter().filter_map(|tp| Some((*tp, self.known.get(tp)?.to_state()))).collect();
+        self.touched.extend(moved);
+        Ok(states)
+    }
+}
+
+/// About what a state takes in an object.
+pub fn state_bytes(state: &State) -> usize {
+    64 + state.epochs.len() * 12 + state.snapshot.len()
+}
+
+/// Whether a batch belongs to its partition's log: its topic is there and a chain entry covers it (R13).
+fn counts(image: &Image, lane: LaneId, seq: Seq, tp: TopicPartition, batch: &BatchEntry) -> bool {
+    let chain = image.partition(tp).map(|p| p.chain.as_slice()).unwrap_or_default();
+    chain.iter().any(|entry| {
+        entry.lane == lane
+            && entry.leader_epoch == batch.leader_epoch
+            && seq >= entry.from
+            && entry.to.is_none_or(|to| seq < to)
+    })
+}
