@@ -12,12 +12,14 @@ use tidemark_tiering::run::RunRow;
 
 /// Rows in the order of their commits.
 type Rows = Vec<Arc<RunRow>>;
+/// The same, each with a pair of bounds.
+type Wide = Vec<((u32, u32), Arc<RunRow>)>;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunIndex {
     points: BTreeMap<u32, Arc<Rows>>,
-    wide: Arc<Vec<((u32, u32), Arc<RunRow>)>>,
+    wide: Arc<Wide>,
     /// Versions at which runs were named, one for each.
     committed: Arc<Vec<u64>>,
 }
