@@ -17,12 +17,14 @@ use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::record::view::Batches;
 use tidemark_tiering::bucket::Bucket;
 use tidemark_tiering::error::Error;
-use tidemark_tiering::run::{self, Partition, Reader, checkpoint};
+use tidemark_tiering::read::Handle;
+use tidemark_tiering::run::{self, Object, Partition, Reader, Want, checkpoint};
 use uuid::Uuid;
 
 use crate::cluster::image::{Image, RunRow};
 use crate::partition::Instant;
 use crate::partition::base::Base;
+use crate::partition::index::Appetite;
 use memo::{Memo, Share};
 
 /// Objects looked into at a time.
@@ -115,42 +117,36 @@ impl Archive {
         bases
     }
 
-    /// Whole batches from the one that holds `from`, at least one.
+    /// Whole batches from the one that holds `from` up to `until`, as far as `appetite` goes, read by way of `handle`.
     ///
     /// # Errors
     /// [`Error::Gone`] where no run holds the offset.
     pub async fn read(
         &self,
+        handle: &Handle,
         image: &Image,
         tp: TopicPartition,
-        from: Offset,
-        until: Offset,
-        bytes_max: usize,
+        (from, until): (Offset, Offset),
+        appetite: Appetite,
     ) -> Result<Pieces, Error> {
         let (mut out, mut next) = (Pieces::new(), from);
         for share in self.shares(image, tp).await?.iter() {
             if share.last < next || share.base >= until {
                 continue;
             }
-            if !out.is_empty() && out.len() >= bytes_max {
-                return Ok(out);
-            }
             let found = self.found(image, tp, share).await?;
-            for extent in found.entry.extents(next) {
-                if !out.is_empty() && out.len() >= bytes_max {
+            let size = image.run(share.run).map(|run| run.bytes);
+            while next <= share.last && next < until {
+                let bytes_max = appetite.bytes_max.saturating_sub(out.len());
+                let at_least_one = appetite.at_least_one && out.is_empty();
+                let want = Want { from: next, until, bytes_max, at_least_one };
+                let object = Object { handle, key: &found.key, size };
+                let taken =
+                    run::take(&object, found.entry.extents(next), found.entry.last_offset, want).await?;
+                out.extend(taken.pieces);
+                next = taken.next;
+                if taken.full {
                     return Ok(out);
-                }
-                let bytes = self.runs.bytes(&found.key, extent).await?;
-                for batch in Batches::new(bytes) {
-                    let batch = batch.map_err(|e| damaged(&found.key, &e))?;
-                    if batch.last_offset() < next || batch.base_offset() >= until {
-                        continue;
-                    }
-                    if !out.is_empty() && out.len() + batch.size() > bytes_max {
-                        return Ok(out);
-                    }
-                    next = batch.next_offset();
-                    out.push(batch.bytes().clone());
                 }
             }
         }

@@ -7,16 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidemark_proto::id::{BrokerId, Life};
+use tidemark_proto::id::{BrokerId, Life, TopicId};
 use tidemark_proto::record::TimestampType;
 use tidemark_proto::record::validate::Rules;
 use tidemark_tiering::bucket::Bucket;
+use tidemark_tiering::hot::chunks::ChunkCache;
+use tidemark_tiering::hot::segments::{Hot, HotConfig, Naming};
 use tidemark_tiering::planted::{self, Bug};
+use tidemark_tiering::read::{ReadConfig, Reader};
 use tidemark_tiering::seam::Seams;
 use tidemark_tiering::watch;
 use tidemark_tiering::witness::{Sight, saw};
 use tokio::sync::oneshot;
 
+use crate::api::fetch::budget::Budget;
 use crate::api::fetch::session::Sessions;
 use crate::api::init_producer_id::ProducerIds;
 use crate::api::{Authorizer, Ctx, Operation, Resource};
@@ -24,7 +28,7 @@ use crate::archive::Archive;
 use crate::cluster::Cluster;
 use crate::config;
 use crate::ledger::{self, Groups};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, sources};
 use crate::ownership::{self, Exit, Owned};
 use crate::partition::Partitions;
 use crate::partition::fetching::Fetching;
@@ -56,6 +60,8 @@ pub struct Parts {
     pub config: Arc<config::Broker>,
     /// The bucket, probed.
     pub bucket: Bucket,
+    /// Where chunks of its objects are kept; a directory bucket uses none.
+    pub chunks: Arc<dyn ChunkCache>,
     /// The metadata, started.
     pub cluster: Cluster,
     /// Counters.
@@ -92,6 +98,8 @@ pub struct Node {
     pub authorizer: Arc<dyn Authorizer>,
     /// Client quotas.
     pub quotas: Quotas,
+    /// Memory for fetch answers.
+    pub fetch_memory: Budget,
     /// Fetch sessions.
     pub fetch_sessions: Mutex<Sessions>,
     /// Producer ids to hand out.
@@ -120,14 +128,21 @@ impl Node {
 
     /// Wires the parts; nothing is owned yet.
     pub fn new(parts: Parts) -> Arc<Node> {
-        let Parts { seams, life, config, bucket, cluster, metrics, authorizer } = parts;
+        let Parts { seams, life, config, bucket, chunks, cluster, metrics, authorizer } = parts;
         let partitions = Partitions::default();
         let archive = Arc::new(Archive::new(bucket.clone(), cluster.image().cluster()));
-        let fetching = Fetching::new(bucket.clone(), archive.clone(), cluster.clone(), &seams);
-        let log = Arc::new(CoordinatorLog::new(partitions.clone(), fetching.clone()));
+        let reads = ReadConfig { window: config.cache.read_ahead_bytes as u64, ..ReadConfig::default() };
+        let reader = Reader::new(&bucket, chunks, reads, &seams);
+        let hot = hot_segments(&config, &bucket, &cluster, &seams);
+        let fetching = Fetching::new(reader, hot, archive.clone(), &seams);
+        let log = Arc::new(CoordinatorLog::new(partitions.clone(), cluster.clone(), fetching.clone()));
         let groups = Groups::start(log, group_options(&config.group), &seams);
+        let fetch_memory = Budget::new(config.cache.fetch_memory_bytes);
+        let (reads, memory) = (fetching.clone(), fetch_memory.clone());
+        metrics.register(move |samples| sources::reads(&reads, &memory, samples));
         Arc::new(Node {
             archive,
+            fetch_memory,
             fetching,
             quotas: Quotas::new(config.quota_window.as_secs_f64()),
             fetch_sessions: Mutex::new(Sessions::new(config.fetch_sessions_max)),
@@ -235,6 +250,22 @@ impl Running {
         }
         tokio::time::timeout(patience, &mut self.exit).await.is_ok()
     }
+}
+
+/// Hot segments on the first cache directory. A directory bucket is its own hot tier: nothing is written twice.
+fn hot_segments(config: &Arc<config::Broker>, bucket: &Bucket, cluster: &Cluster, seams: &Seams) -> Hot {
+    let bytes = config.cache.hot_disk_bytes;
+    let Some(dir) = config.log_dirs.first().filter(|_| bytes > 0 && bucket.directory().is_none()) else {
+        return Hot::none();
+    };
+    let (config, cluster) = (config.clone(), cluster.clone());
+    let naming: Naming = Arc::new(move |id: TopicId| {
+        let image = cluster.image();
+        let topic = image.topic(id)?;
+        let segment_bytes = config.topic(&topic.configs).segment_bytes;
+        Some((topic.name.to_string(), u64::try_from(segment_bytes).unwrap_or(u64::MAX)))
+    });
+    Hot::open(HotConfig::new(dir.join("hot"), bytes), naming, seams)
 }
 
 fn group_options(config: &config::Group) -> ledger::Options {

@@ -147,6 +147,7 @@ impl Ownership {
         };
         let options = partition_options(&node);
         let task = Task::new(writer, lane, Seq(0), options, node.seams.clock.clone(), prove, commits_out);
+        let task = task.with_hot(node.fetching.hot().clone());
         let task = node.seams.tasks.spawn(task.run(node.partitions.clone(), orders_in));
         Ownership { node, lane, orders, task, commits, seen: BTreeMap::new(), lows: BTreeMap::new() }
     }

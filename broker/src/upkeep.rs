@@ -368,6 +368,7 @@ impl Cutter {
         let node = self.node.clone();
         let deleting = async move {
             tokio::time::sleep(grace).await;
+            keys.iter().for_each(|key| node.fetching.reader().forget(key));
             let count = keys.len();
             match node.bucket.delete(kind, keys, Patience::Forever).await {
                 Ok(()) => saw_many(Sight::Deleted, count),

@@ -10,6 +10,7 @@ pub mod hot;
 pub mod keys;
 pub mod lane;
 pub mod log;
+pub mod lru;
 pub mod parcel;
 pub mod planted;
 pub mod read;

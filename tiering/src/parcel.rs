@@ -11,7 +11,7 @@ pub mod read;
 
 pub use build::{Built, Entry, build};
 pub use footer::{BatchEntry, Extent, Fact, Footer, Marker, Part};
-pub use read::{Tail, verify_batches};
+pub use read::{Tail, verify_batches, verify_pieces};
 
 #[cfg(test)]
 mod tests;

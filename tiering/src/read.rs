@@ -1,10 +1,11 @@
 //! Bytes of objects, however they are had: straight from a directory bucket's files, from the chunk cache, or
 //! by one request per chunk from the bucket, with read-ahead for those who read on.
 //!
-//! Answers are whole or an error: `Gone` for a missing object, `Corrupt` for one that ends too early. Record
-//! batches are not looked at here; whoever serves them checks their CRCs (R27).
+//! Answers are whole or an error: `Gone` for a missing object, `Corrupt` for one that ends too early. What a
+//! record batch is, is not known here: whoever serves batches reads with a check (R27).
 
 mod ahead;
+mod checked;
 mod files;
 mod flight;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use tidemark_proto::kafka::pieces::Pieces;
 
 pub use ahead::Handle;
+pub(crate) use checked::{Ranges, contains, join};
 
 use crate::bucket::{Bucket, Kind};
 use crate::error::Error;
@@ -36,6 +38,8 @@ pub struct ReadConfig {
     pub tries: u32,
     /// Files of a directory bucket kept open.
     pub open_files: usize,
+    /// Objects of a directory bucket of which it is remembered what was verified.
+    pub verified_objects: usize,
 }
 
 impl Default for ReadConfig {
@@ -47,6 +51,7 @@ impl Default for ReadConfig {
             window: 32 << 20,
             tries: 6,
             open_files: 256,
+            verified_objects: 4096,
         }
     }
 }
@@ -63,6 +68,8 @@ struct Inner {
     seams: Seams,
     files: files::Files,
     flights: flight::Flights,
+    verified: checked::Verified,
+    checks: checked::Checks,
 }
 
 impl Reader {
@@ -75,6 +82,8 @@ impl Reader {
             seams: seams.clone(),
             files: files::Files::new(config.open_files),
             flights: flight::Flights::new(config.chunks_in_flight, config.chunks_ahead),
+            verified: checked::Verified::new(config.verified_objects),
+            checks: checked::Checks::new(),
         }))
     }
 
@@ -116,6 +125,12 @@ impl Reader {
     /// Forgets an object that was deleted, so that an open file does not hold on to its space.
     pub fn forget(&self, key: &str) {
         self.0.files.forget(key);
+        self.0.verified.forget(key);
+    }
+
+    /// Whether reads are slices of files, which take no memory.
+    pub fn is_local(&self) -> bool {
+        self.0.bucket.directory().is_some()
     }
 
     /// The chunk cache in use.

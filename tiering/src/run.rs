@@ -10,12 +10,14 @@ pub mod checkpoint;
 pub mod entry;
 pub mod read;
 pub mod root;
+pub mod take;
 
 pub use build::{Piece, RunRow, build};
 pub use checkpoint::{Checkpoint, CheckpointRow};
 pub use entry::{Partition, Slice, State};
 pub use read::{Reader, open, verify_slice};
 pub use root::Root;
+pub use take::{Object, Sliced, Taken, Want, take};
 
 use tidemark_proto::id::TopicPartition;
 

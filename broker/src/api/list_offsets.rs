@@ -21,6 +21,7 @@ use tidemark_proto::record::{find_by_timestamp, max_timestamp};
 
 use crate::api::{Ctx, Operation, Resource};
 use crate::node::Node;
+use crate::partition::fetching::Asker;
 use crate::partition::index::Source;
 use crate::partition::{Instant, Query};
 
@@ -176,7 +177,7 @@ async fn candidate(
     let recent = match source {
         None | Some(Source::Archived { .. }) => None,
         Some(source) => {
-            let pieces = node.fetching.pieces(tp, vec![source], usize::MAX).await?;
+            let pieces = node.fetching.pieces(Asker(0), tp, &image, vec![source]).await?;
             let bytes = node.seams.tasks.blocking(move || pieces.into_bytes()).await;
             Some(bytes.map_err(|_| ErrorCode::KafkaStorageError)?)
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidemark_proto::id::{BrokerEpoch, BrokerId, LaneId, Life, Seq, TopicId};
 use tidemark_proto::kafka::api::ApiKey;
 use tidemark_tiering::bucket::Bucket;
+use tidemark_tiering::hot::chunks::MemoryChunks;
 use tidemark_tiering::seam::Seams;
 use uuid::Uuid;
 
@@ -180,5 +181,6 @@ async fn parts_of(config: Arc<config::Broker>, seams: Seams, bucket: Bucket) -> 
     };
     let cluster = Cluster::start(start).await.unwrap();
     let (metrics, authorizer) = (Metrics::new(), Arc::new(AllowAll));
-    Parts { seams, life, config, bucket, cluster, metrics, authorizer }
+    let chunks = Arc::new(MemoryChunks::new(8 << 20));
+    Parts { seams, life, config, bucket, chunks, cluster, metrics, authorizer }
 }

@@ -5,8 +5,10 @@ use tidemark_proto::record::build::Builder;
 use tidemark_proto::record::stamp::Stamped;
 use tidemark_tiering::bucket::{Kind, Verb};
 use tidemark_tiering::format::HEADER_LEN;
+use tidemark_tiering::hot::chunks::MemoryChunks;
 use tidemark_tiering::keys;
 use tidemark_tiering::parcel::{BatchEntry, Entry, build};
+use tidemark_tiering::read::{self as reads, ReadConfig};
 use tidemark_tiering::seam::Seams;
 use tidemark_tiering::upkeep::cut::{self, BucketOnly};
 
@@ -200,8 +202,12 @@ async fn where_offsets_lie_is_looked_up_once() {
     }
     let archive = history.archive();
     let before = history.gets();
+    let chunks = Arc::new(MemoryChunks::new(0));
+    let handle = reads::Reader::new(&history.bucket, chunks, ReadConfig::default(), &history.seams).handle();
+    let appetite = Appetite { bytes_max: 1 << 20, at_least_one: true };
     let read = async |history: &History, from: i64, until: i64| {
-        let pieces = archive.read(&history.image, tp, Offset(from), Offset(until), 1 << 20).await;
+        let offsets = (Offset(from), Offset(until));
+        let pieces = archive.read(&handle, &history.image, tp, offsets, appetite).await;
         Batches::new(pieces.expect("readable").into_bytes().expect("in memory")).count() as i64
     };
     assert_eq!(read(&history, 3, 5).await, 2);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tidemark_proto::id::Life;
 use tidemark_tiering::bucket::{self, Bucket, Health, probe};
+use tidemark_tiering::hot::chunks::{self, ChunkCache, ChunkConfig, MemoryChunks};
 use tidemark_tiering::seam::Seams;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -114,6 +115,7 @@ impl Process {
             life,
             config: config.clone(),
             bucket: bucket.clone(),
+            chunks: open_chunks(&config, &bucket).await,
             cluster: cluster.clone(),
             metrics: metrics.clone(),
             authorizer: Arc::new(AllowAll),
@@ -283,6 +285,17 @@ async fn open_bucket(config: &Broker, create: bool, life: Life, seams: &Seams) -
     let report = probed.map_err(|failure| Failure::Failed(failure.to_string()))?;
     tracing::debug!(?report, "the bucket can be trusted");
     Ok(bucket)
+}
+
+/// The chunk cache, on the first of the cache directories. A directory bucket is its own: nothing is kept twice.
+async fn open_chunks(config: &Broker, bucket: &Bucket) -> Arc<dyn ChunkCache> {
+    let cache = &config.cache;
+    if bucket.directory().is_some() {
+        return Arc::new(MemoryChunks::new(0));
+    }
+    let directory = config.log_dirs.first().filter(|_| cache.disk_bytes > 0);
+    let disk = directory.map(|dir| (dir.join("chunks"), cache.disk_bytes));
+    chunks::open(&ChunkConfig { memory: cache.memory_bytes, disk }).await
 }
 
 async fn join(

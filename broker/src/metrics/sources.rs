@@ -6,10 +6,12 @@ use tidemark_proto::id::BrokerId;
 use tidemark_tiering::bucket::{Bucket, MeterRow, Seconds};
 
 use super::Samples;
+use crate::api::fetch::budget::Budget;
 use crate::cluster::Image;
 use crate::group::members::Phase;
 use crate::ledger::Counts;
 use crate::partition::Row;
+use crate::partition::fetching::Fetching;
 use crate::server::Server;
 
 /// The bucket's requests, bytes, dollars and times.
@@ -35,6 +37,32 @@ fn meter(rows: &[MeterRow], into: &mut Samples) {
         let bounds = Seconds::BOUNDS.into_iter().chain([f64::MAX]);
         let buckets = bounds.zip(row.seconds.counts).collect();
         into.histogram("tidemark_bucket_request_seconds", labels(), row.seconds.sum, buckets);
+    }
+}
+
+/// The read path: chunk cache, hot segments, memory of answers.
+pub fn reads(fetching: &Fetching, memory: &Budget, into: &mut Samples) {
+    let cache = fetching.reader().cache();
+    let (stats, hot) = (cache.stats(), fetching.hot().stats());
+    for (place, hits) in [("memory", stats.memory_hits), ("disk", stats.disk_hits)] {
+        into.add("tidemark_cache_hits", vec![("place", place.to_owned())], hits as f64);
+    }
+    for (name, value) in [
+        ("tidemark_cache_misses", stats.misses),
+        ("tidemark_cache_damaged", stats.damaged),
+        ("tidemark_cache_memory_bytes", stats.memory_bytes),
+        ("tidemark_cache_alarm", u64::from(cache.alarm().is_some())),
+        ("tidemark_hot_bytes", hot.bytes),
+        ("tidemark_hot_segments", hot.segments),
+        ("tidemark_hot_hits", hot.hits),
+        ("tidemark_hot_misses", hot.misses),
+        ("tidemark_hot_written_bytes", hot.written),
+        ("tidemark_hot_skipped_batches", hot.skipped),
+        ("tidemark_hot_alarm", u64::from(fetching.hot().alarm().is_some())),
+        ("tidemark_fetch_memory_bytes", memory.used() as u64),
+        ("tidemark_fetch_memory_waits", memory.waits()),
+    ] {
+        into.set(name, value as f64);
     }
 }
 

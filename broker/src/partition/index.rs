@@ -56,6 +56,8 @@ pub enum Source {
         from: Offset,
         /// Offset where the parcels take over.
         until: Offset,
+        /// How much of it.
+        appetite: Appetite,
     },
 }
 
@@ -145,6 +147,13 @@ impl Index {
         self.recent.push_back(Recent { base, last, max_timestamp, batch });
     }
 
+    /// The batches in memory among offsets `base` to `last`.
+    pub fn recent(&self, base: Offset, last: Offset) -> Vec<Stamped> {
+        let first = self.recent.partition_point(|r| r.base < base);
+        let within = self.recent.range(first..).take_while(|r| r.last <= last);
+        within.map(|r| r.batch.clone()).collect()
+    }
+
     /// Notes where durable batches lie; extents arrive in the order of offsets.
     pub fn push_extent(&mut self, extent: Extent) {
         debug_assert!(
@@ -192,9 +201,9 @@ impl Index {
 
     /// Where the batches from the one that holds `from` up to `until` (exclusive) are, as far as `appetite` goes. Stops
     /// where parcels and memory leave a hole: runs hold what is in it. Returns the bytes chosen; an archived source
-    /// counts as the whole appetite.
+    /// counts as the whole appetite, and there is none without appetite.
     pub fn plan(&self, from: Offset, until: Offset, end: Offset, appetite: Appetite) -> (Vec<Source>, usize) {
-        if from >= until {
+        if from >= until || (appetite.bytes_max == 0 && !appetite.at_least_one) {
             return (Vec::new(), 0);
         }
         let mut plan = Plan { sources: Vec::new(), taken: 0, next: from, appetite };
@@ -211,10 +220,11 @@ impl Index {
         if plan.taken == 0 && plan.sources.is_empty() {
             let after = |base: Offset| (base > from).then_some(base);
             let extent = self.extents.iter().find_map(|e| after(e.base()));
-            let resumes = extent.into_iter().chain(after(in_memory)).min().unwrap_or(until);
+            let resumes = extent.into_iter().chain(after(in_memory)).chain([until]).min().unwrap_or(until);
             let here = self.extents.iter().any(|e| e.base() <= from && from <= e.last()) || in_memory <= from;
             if !here {
-                return (vec![Source::Archived { from, until: resumes }], appetite.bytes_max.max(1));
+                let source = Source::Archived { from, until: resumes, appetite };
+                return (vec![source], appetite.bytes_max.max(1));
             }
         }
         (plan.sources, plan.taken)

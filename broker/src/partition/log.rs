@@ -8,20 +8,22 @@ use tidemark_proto::record::view::Batch;
 use tokio::sync::oneshot;
 
 use super::{Ask, Partitions, Write};
+use crate::cluster::Cluster;
 use crate::ledger::Log;
-use crate::partition::fetching::Fetching;
+use crate::partition::fetching::{Asker, Fetching};
 
 /// See the module.
 #[derive(Clone)]
 pub struct CoordinatorLog {
     partitions: Partitions,
+    cluster: Cluster,
     fetching: Fetching,
 }
 
 impl CoordinatorLog {
     /// The coordinators' view of `partitions`.
-    pub fn new(partitions: Partitions, fetching: Fetching) -> CoordinatorLog {
-        CoordinatorLog { partitions, fetching }
+    pub fn new(partitions: Partitions, cluster: Cluster, fetching: Fetching) -> CoordinatorLog {
+        CoordinatorLog { partitions, cluster, fetching }
     }
 }
 
@@ -55,7 +57,8 @@ impl Log for CoordinatorLog {
         let mut looks = self.partitions.plan(vec![ask], max_bytes, None).await?;
         let look = looks.pop().unwrap_or(Err(ErrorCode::NotLeaderOrFollower))?;
         let hw = look.bounds.hw;
-        let pieces = self.fetching.pieces(tp, look.sources, max_bytes).await?;
+        let image = self.cluster.image();
+        let pieces = self.fetching.pieces(Asker(0), tp, &image, look.sources).await?;
         let bytes = self.fetching.seams().tasks.blocking(move || pieces.into_bytes()).await;
         let bytes = bytes.map_err(|_| ErrorCode::KafkaStorageError)?;
         Ok((bytes, hw))

@@ -14,6 +14,7 @@ use tidemark_broker::server::{Limits, Server};
 use tidemark_proto::id::BrokerId;
 use tidemark_tiering::bucket::faults::Faulty;
 use tidemark_tiering::bucket::{Bucket, Options};
+use tidemark_tiering::hot::chunks::MemoryChunks;
 use tidemark_tiering::seam::Seams;
 
 use crate::net::Net;
@@ -74,7 +75,8 @@ pub async fn boot(place: Place, plan: Plan, seams: Seams, running: Arc<Mutex<Opt
     };
     let Ok(cluster) = Cluster::start(start).await else { return };
     let (metrics, authorizer) = (Metrics::new(), Arc::new(AllowAll));
-    let parts = Parts { seams: seams.clone(), life, config, bucket, cluster, metrics, authorizer };
+    let chunks = Arc::new(MemoryChunks::new(8 << 20));
+    let parts = Parts { seams: seams.clone(), life, config, bucket, chunks, cluster, metrics, authorizer };
     let node = Node::start(parts);
     let server = Server::new(Arc::new(Dispatch::new(node.node.clone())), Limits::default(), &seams);
     net.set_door(slot, Some(server));

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -93,12 +94,41 @@ impl Pieces {
         self.0.iter().all(Piece::is_empty)
     }
 
-    /// Adds a piece at the end; an empty one is left out.
+    /// Adds a piece at the end; an empty one is left out, and a file range that follows on the last one joins it.
     pub fn push(&mut self, piece: impl Into<Piece>) {
         let piece = piece.into();
-        if !piece.is_empty() {
-            self.0.push(piece);
+        if piece.is_empty() {
+            return;
         }
+        if let (Some(Piece::File(last)), Piece::File(next)) = (self.0.last_mut(), &piece)
+            && Arc::ptr_eq(&last.file, &next.file)
+            && last.offset + last.len as u64 == next.offset
+        {
+            last.len += next.len;
+            return;
+        }
+        self.0.push(piece);
+    }
+
+    /// The same byte string from `range.start` up to `range.end`, as far as there is one; nothing is copied or read.
+    pub fn slice(&self, range: Range<usize>) -> Pieces {
+        let mut out = Pieces::new();
+        let mut at = 0;
+        for piece in &self.0 {
+            let (from, until) = (range.start.max(at), range.end.min(at + piece.len()));
+            if from < until {
+                let (from, len) = (from - at, until - from);
+                match piece {
+                    Piece::Bytes(bytes) => out.push(bytes.slice(from..from + len)),
+                    Piece::File(slice) => {
+                        let offset = slice.offset + from as u64;
+                        out.push(FileSlice { file: slice.file.clone(), offset, len });
+                    }
+                }
+            }
+            at += piece.len();
+        }
+        out
     }
 
     /// Adds all pieces of another byte string at the end.
@@ -174,6 +204,20 @@ mod tests {
         pieces.push(Bytes::from_static(b"yz"));
         assert_eq!(pieces.len(), 8);
         assert_eq!(&pieces.into_bytes().unwrap()[..], b"ab3456yz");
+        for range in [0..8, 1..2, 1..7, 3..5, 7..8, 4..4] {
+            let due = &b"ab3456yz"[range.clone()];
+            assert_eq!(&pieces.slice(range.clone()).into_bytes().unwrap()[..], due, "{range:?}");
+        }
+        assert_eq!(&pieces.into_bytes().unwrap()[..], b"ab3456yz");
         assert!(Pieces::from(FileSlice { file, offset: 8, len: 4 }).into_bytes().is_err());
+    }
+
+    #[test]
+    fn file_ranges_that_follow_each_other_become_one() {
+        let file = Arc::new(File::open("/dev/null").unwrap());
+        let slice = |offset, len| FileSlice { file: file.clone(), offset, len };
+        let mut pieces = Pieces::new();
+        [slice(5, 3), slice(8, 2), slice(11, 1)].into_iter().for_each(|s| pieces.push(s));
+        assert_eq!(pieces.0, [Piece::File(slice(5, 5)), Piece::File(slice(11, 1))]);
     }
 }

@@ -2,3 +2,7 @@
 
 pub mod chunks;
 mod hybrid;
+mod segment;
+pub mod segments;
+mod shelf;
+mod writer;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidemark_proto::id::{LeaderEpoch, Offset};
+use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::record::view::Batch;
 
 use super::footer::{BatchEntry, Footer};
@@ -57,17 +58,26 @@ pub fn verify_batches<'a>(
     bytes: &Bytes,
     batches: impl IntoIterator<Item = &'a BatchEntry>,
 ) -> Result<(), Damage> {
-    let mut at = 0usize;
+    verify_pieces(&Pieces::from(bytes.clone()), batches)
+}
+
+/// As [`verify_batches`]; of bytes in several buffers only a batch that lies across two of them is copied.
+pub fn verify_pieces<'a>(
+    pieces: &Pieces,
+    batches: impl IntoIterator<Item = &'a BatchEntry>,
+) -> Result<(), Damage> {
+    let (mut at, whole) = (0usize, pieces.len());
     for entry in batches.into_iter().filter(|entry| !entry.by_reference) {
         let end = at + entry.length as usize;
-        if end > bytes.len() {
+        if end > whole {
             return Err(Damage::new(format!("batch {} is cut short", entry.base_offset)));
         }
-        verify_batch(bytes.slice(at..end), entry)?;
+        let bytes = pieces.slice(at..end).into_bytes();
+        verify_batch(bytes.map_err(|error| Damage::new(error.to_string()))?, entry)?;
         at = end;
     }
-    if at != bytes.len() {
-        return Err(Damage::new(format!("{} bytes behind the last batch", bytes.len() - at)));
+    if at != whole {
+        return Err(Damage::new(format!("{} bytes behind the last batch", whole - at)));
     }
     Ok(())
 }

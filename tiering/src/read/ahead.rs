@@ -1,14 +1,17 @@
 //! Read-ahead: a handle that sees its reader go on fetches what comes next, twice as much each time.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tidemark_proto::kafka::pieces::Pieces;
+use tidemark_proto::kafka::pieces::{Piece, Pieces};
 
 use super::{Reader, chunks};
 use crate::bucket::Kind;
 use crate::error::Error;
+use crate::format::Damage;
 use crate::hot::chunks::{CHUNK, ChunkKey};
 
 /// The first read-ahead.
@@ -38,7 +41,7 @@ impl Place {
         let next_object =
             !same && !self.key.is_empty() && self.next + CHUNK > self.size && range.start < CHUNK;
         self.window = match (onward, next_object) {
-            (true, _) => (self.window * 2).clamp(FIRST, most.max(FIRST)),
+            (true, _) => (self.window * 2).max(FIRST).min(most),
             (_, true) => self.window,
             _ => 0,
         };
@@ -70,6 +73,31 @@ impl Handle {
             self.fetch(kind, key, ahead, size)?;
         }
         reading.await
+    }
+
+    /// As [`Handle::read`], with a check as [`Reader::read_checked`] does it.
+    pub async fn read_checked<F>(
+        &self,
+        kind: Kind,
+        key: &str,
+        range: Range<u64>,
+        size: Option<u64>,
+        check: F,
+    ) -> Result<Pieces, Error>
+    where
+        F: Fn(&Pieces) -> Result<(), Damage> + Send + 'static,
+    {
+        let pieces = self.read(kind, key, range.clone(), size).await?;
+        self.reader.checked(kind, key, range, pieces, check).await
+    }
+
+    /// What `pieces` are, in one buffer; files are read off the reactor.
+    pub async fn load(&self, pieces: Pieces) -> Result<Bytes, Error> {
+        let unreadable = |e: io::Error| Error::Retry(format!("a file cannot be read: {e}"));
+        match pieces.0.iter().any(|piece| matches!(piece, Piece::File(_))) {
+            true => self.reader.0.seams.tasks.blocking(move || pieces.into_bytes()).await.map_err(unreadable),
+            false => pieces.into_bytes().map_err(unreadable),
+        }
     }
 
     fn fetch(&self, kind: Kind, key: &str, ahead: Range<u64>, size: u64) -> Result<(), Error> {

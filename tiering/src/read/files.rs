@@ -1,6 +1,5 @@
 //! A directory bucket's objects are files: reads are slices of them, for the kernel to send.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -11,20 +10,11 @@ use tidemark_proto::kafka::pieces::{FileSlice, Pieces};
 
 use super::Reader;
 use crate::error::Error;
+use crate::lru::Lru;
 
-/// Open files by key, the least recently used closed first. Objects never change, so an open one stays true.
+/// Open files by key. Objects never change, so an open one stays true.
 #[derive(Debug)]
-pub(super) struct Files {
-    most: usize,
-    open: Mutex<Open>,
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    files: BTreeMap<String, (u64, OpenFile)>,
-    used: BTreeMap<u64, String>,
-    tick: u64,
-}
+pub(super) struct Files(Mutex<Lru<String, OpenFile>>);
 
 #[derive(Clone, Debug)]
 struct OpenFile {
@@ -34,43 +24,24 @@ struct OpenFile {
 
 impl Files {
     pub(super) fn new(most: usize) -> Files {
-        Files { most: most.max(1), open: Mutex::default() }
+        Files(Mutex::new(Lru::new(most)))
     }
 
     fn get(&self, key: &str) -> Option<OpenFile> {
-        let open = &mut *self.open.lock();
-        let (used, file) = open.files.get_mut(key)?;
-        open.tick += 1;
-        let name = open.used.remove(used)?;
-        *used = open.tick;
-        open.used.insert(open.tick, name);
-        Some(file.clone())
+        self.0.lock().get(key).map(|open| open.clone())
     }
 
     fn keep(&self, key: &str, file: OpenFile) {
-        let open = &mut *self.open.lock();
-        open.tick += 1;
-        let tick = open.tick;
-        if let Some((used, _)) = open.files.insert(key.to_owned(), (tick, file)) {
-            open.used.remove(&used);
-        }
-        open.used.insert(tick, key.to_owned());
-        while open.files.len() > self.most {
-            let Some((_, oldest)) = open.used.pop_first() else { break };
-            open.files.remove(&oldest);
-        }
+        self.0.lock().insert(key.to_owned(), file, 1);
     }
 
     pub(super) fn forget(&self, key: &str) {
-        let open = &mut *self.open.lock();
-        if let Some((used, _)) = open.files.remove(key) {
-            open.used.remove(&used);
-        }
+        self.0.lock().remove(key);
     }
 
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        self.open.lock().files.len()
+        self.0.lock().len()
     }
 }
 

@@ -181,3 +181,56 @@ async fn a_directory_bucket_gives_slices_of_its_files() {
     reader.forget("wal/c");
     assert!(reader.read(Kind::Parcel, "wal/c", 0..1, None).await.is_err());
 }
+
+fn only(first: u8) -> impl Fn(&Pieces) -> Result<(), crate::format::Damage> + Send + 'static {
+    move |pieces: &Pieces| match pieces.clone().into_bytes().unwrap()[0] {
+        found if found == first => Ok(()),
+        found => Err(crate::format::Damage::new(format!("begins with {found}"))),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_damaged_on_its_way_is_read_again_past_the_cache() {
+    let world = world(3 * MIB, 64 << 20).await;
+    let key = ChunkKey { object: "run/a".into(), number: 0 };
+    let mut damaged = pattern(MIB).to_vec();
+    damaged[7] ^= 1;
+    world.reader.cache().insert(key, damaged.into());
+    let range = 7..MIB + 5;
+    let read = world.reader.read_checked(Kind::Run, "run/a", range.clone(), None, only(7)).await.unwrap();
+    assert!(read.into_bytes().unwrap() == pattern(3 * MIB).slice(7..MIB as usize + 5));
+    let read = world.reader.read_checked(Kind::Run, "run/a", range, None, only(9)).await;
+    assert!(matches!(read, Err(Error::Corrupt { .. })), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_file_is_verified_once_and_again_when_it_was_touched() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (dir, seams) = (tempfile::tempdir().unwrap(), Seams::system());
+    let bucket = Bucket::open(&Config::new(format!("file://{}", dir.path().display())), &seams).unwrap();
+    let reader = Reader::new(&bucket, Arc::new(MemoryChunks::new(0)), ReadConfig::default(), &seams);
+    assert_eq!(bucket.place(Kind::Run, "run/a", &Body::from(pattern(9000)), 16).await, Placed::Ours);
+    let looks = Arc::new(AtomicUsize::new(0));
+    let read = |range: Range<u64>| {
+        let (looks, check) = (looks.clone(), only(pattern(9000)[range.start as usize]));
+        let check = move |p: &Pieces| {
+            looks.fetch_add(1, Ordering::Relaxed);
+            check(p)
+        };
+        reader.read_checked(Kind::Run, "run/a", range, None, check)
+    };
+    for range in [3..500, 500..700, 3..700, 10..20] {
+        let pieces = read(range.clone()).await.unwrap();
+        assert!(
+            pieces.into_bytes().unwrap() == pattern(9000).slice(range.start as usize..range.end as usize)
+        );
+    }
+    assert_eq!(looks.load(Ordering::Relaxed), 2);
+    let path = bucket.local_path("run/a").unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[10] ^= 1;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    let damaged = read(10..20).await;
+    assert!(matches!(damaged, Err(Error::Corrupt { .. })), "{damaged:?}");
+}

@@ -5,7 +5,10 @@
 //! from v13. A refused leader comes with the current one (KIP-951, v16). Serves only while this broker's session
 //! with the controller is fresh (R24). Fields for replicas are not answered: no replica ever fetches.
 
+pub mod budget;
 pub mod session;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +23,13 @@ use tidemark_proto::kafka::messages::{FetchRequest, FetchResponse};
 use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::kafka::text::Text;
 
+use self::budget::Share;
 use self::session::{Begun, Came, Key, Said, TopicKey, Want};
 use crate::api::new_leader::NewLeaders;
 use crate::api::{Ctx, Operation, Resource};
+use crate::cluster::Image;
 use crate::node::Node;
+use crate::partition::fetching::Asker;
 use crate::partition::producer::Aborted;
 use crate::partition::waiters::Waiter;
 use crate::partition::{Ask, Look};
@@ -120,7 +126,9 @@ async fn serve(node: &Arc<Node>, ctx: &Ctx, request: &FetchRequest, begun: &Begu
         usize::try_from(request.max_bytes).unwrap_or(0).min(node.config.fetch_bytes_max).min(most);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
     let committed = request.isolation_level == 1;
-    let mut rows: Vec<Row> = begun.wants.iter().map(|(key, want)| resolve(node, ctx, key, *want)).collect();
+    let image = node.cluster.image();
+    let resolve = |(key, want): &(Key, Want)| resolve(node, ctx, &image, key, *want);
+    let mut rows: Vec<Row> = begun.wants.iter().map(resolve).collect();
     if rows.is_empty() {
         // A session with nothing in it still paces its client.
         tokio::time::sleep_until(deadline).await;
@@ -141,28 +149,50 @@ async fn serve(node: &Arc<Node>, ctx: &Ctx, request: &FetchRequest, begun: &Begu
         }
         tokio::time::timeout_at(deadline, waiter.woken()).await.ok();
     };
+    let (share, looks) = admit(node, &rows, committed, looks).await;
+    // Runs as they are named now: since the request came, some may have been merged and be on their way out.
+    let image = node.cluster.image();
+    let by = Asker(ctx.peer.connection);
     let reads: Vec<_> =
-        rows.iter().zip(looks).map(|(row, look)| take(node.clone(), row.found, row.want, look)).collect();
+        rows.iter().zip(looks).map(|(row, look)| take(node, &image, by, row.found, look)).collect();
     let outcomes: Vec<_> = futures::stream::iter(reads).buffered(READS).collect().await;
     rows.iter_mut().zip(outcomes).for_each(|(row, outcome)| row.outcome = outcome);
+    if let Some(share) = share {
+        share
+            .bind(rows.iter_mut().filter_map(|row| row.outcome.as_mut().ok()).map(|given| &mut given.pieces));
+    }
     rows
 }
 
+/// Waits for room for what `looks` found. What is known by then is looked up again: batches that wait for room would
+/// be held in memory by it.
+async fn admit(node: &Node, rows: &[Row], committed: bool, looks: Looks) -> (Option<Share>, Looks) {
+    let bytes = looks.iter().flatten().flatten().map(|look| node.fetching.memory(look)).sum();
+    if let Some(share) = node.fetch_memory.try_take(bytes) {
+        return (Some(share), looks);
+    }
+    drop(looks);
+    let share = node.fetch_memory.take(bytes).await;
+    // Without a share, what must be given however large it is: the first batch.
+    let bytes_max = if share.is_some() { bytes } else { 0 };
+    let looks = look(node, rows, committed, bytes_max, Arc::default()).await;
+    (share, looks)
+}
+
 async fn take(
-    node: Arc<Node>,
+    node: &Node,
+    image: &Image,
+    by: Asker,
     found: Result<TopicPartition, ErrorCode>,
-    want: Want,
     look: Option<Result<Look, ErrorCode>>,
 ) -> Result<Given, ErrorCode> {
     let (tp, look) = (found?, look.unwrap_or(Err(ErrorCode::NotLeaderOrFollower))?);
     let said = Said { hw: look.bounds.hw, log_start: look.bounds.log_start };
-    let bytes_max = usize::try_from(want.bytes_max).unwrap_or(0);
-    let pieces = node.fetching.pieces(tp, look.sources, bytes_max).await?;
+    let pieces = node.fetching.pieces(by, tp, image, look.sources).await?;
     Ok(Given { said, lso: look.bounds.lso, aborted: look.aborted, pieces })
 }
 
-fn resolve(node: &Node, ctx: &Ctx, key: &Key, want: Want) -> Row {
-    let image = node.cluster.image();
+fn resolve(node: &Node, ctx: &Ctx, image: &Image, key: &Key, want: Want) -> Row {
     let (found, missing) = match &key.topic {
         TopicKey::Name(name) => (image.topic_named(name), ErrorCode::UnknownTopicOrPartition),
         TopicKey::Id(id) => (image.topic(TopicId(*id)), ErrorCode::UnknownTopicId),
@@ -186,13 +216,9 @@ fn resolve(node: &Node, ctx: &Ctx, key: &Key, want: Want) -> Row {
 }
 
 /// One entry per row, `None` where the row was not asked for.
-async fn look(
-    node: &Node,
-    rows: &[Row],
-    committed: bool,
-    bytes_max: usize,
-    waiter: Arc<Waiter>,
-) -> Vec<Option<Result<Look, ErrorCode>>> {
+type Looks = Vec<Option<Result<Look, ErrorCode>>>;
+
+async fn look(node: &Node, rows: &[Row], committed: bool, bytes_max: usize, waiter: Arc<Waiter>) -> Looks {
     let asks: Vec<Ask> = rows
         .iter()
         .filter_map(|row| {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use tidemark_proto::id::{LaneId, Offset, Seq, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_tiering::hot::segments::Hot;
 use tidemark_tiering::keys;
 use tidemark_tiering::lane::{Event, Writer};
 use tidemark_tiering::parcel::Footer;
@@ -114,6 +115,7 @@ pub struct Task {
     lows: BTreeMap<LaneId, Seq>,
     /// When idle producers are looked for again, at the next commit.
     expire_at: tokio::time::Instant,
+    hot: Hot,
 }
 
 impl Task {
@@ -144,7 +146,13 @@ impl Task {
             committed_bytes: 0,
             lows: BTreeMap::new(),
             expire_at: tokio::time::Instant::now() + EXPIRY,
+            hot: Hot::none(),
         }
+    }
+
+    /// Feeds `hot` with what is committed.
+    pub fn with_hot(self, hot: Hot) -> Task {
+        Task { hot, ..self }
     }
 
     /// Runs until the lane ends; `doors` is open as long.
@@ -232,6 +240,9 @@ impl Task {
             for (at, part) in parcel.footer.parts.iter().enumerate() {
                 let Some(Slot::Open(open)) = self.partitions.get_mut(&part.of) else { continue };
                 open.index.push_extent(Extent::new(parcel.clone(), at, 0..part.batches.len()));
+                if let (true, [first, .., last] | [first @ last]) = (self.hot.is_there(), &part.batches[..]) {
+                    self.hot.offer(part.of, open.index.recent(first.base_offset, last.last_offset));
+                }
                 let upto = if planted::is(Bug::WatermarkAhead) { Seq(u64::MAX) } else { upto };
                 if open.state.on_durable(upto) {
                     open.waiters.wake_all();

@@ -102,6 +102,7 @@ impl Task {
         match order {
             Order::Lead(leads) => {
                 for lead in leads {
+                    self.hot.lead(lead.tp, lead.leader_epoch);
                     let slot = Slot::Opening { lead: lead.clone(), deferred: Vec::new() };
                     let before = self.partitions.insert(lead.tp, slot);
                     before.into_iter().for_each(|s| self.drop_slot(s));

@@ -1,0 +1,173 @@
+//! One hot segment on the disk: batches in Kafka's own files, `.log`, `.index` and `.timeindex`, named by the first
+//! offset, so that Kafka's tools read them.
+//!
+//! Written by one writer, in large appends, never synced: it is a copy of what the bucket holds. The index files
+//! are opened only when there is an entry to add, so that a partition costs one open file at most.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Write};
+use std::path::{Path, PathBuf};
+
+use tidemark_proto::id::{Millis, Offset};
+use tidemark_proto::record::stamp::Stamped;
+
+/// An index entry is due after this many bytes of batches (Kafka's `index.interval.bytes`).
+const INTERVAL: u64 = 4096;
+/// Buffers given to one write.
+const BUFFERS: usize = 512;
+
+/// A segment that is written to.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// Its files without their extensions.
+    path: PathBuf,
+    base: Offset,
+    next: Offset,
+    len: u64,
+    since_entry: u64,
+    /// Greatest timestamp so far, and the last offset of the batch that brought it.
+    newest: Option<(Millis, Offset)>,
+    /// Timestamp of the last entry of the time index.
+    noted: Option<Millis>,
+}
+
+/// Where a batch lies in the log file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Laid {
+    /// First offset.
+    pub base: Offset,
+    /// Its first byte.
+    pub at: u64,
+}
+
+impl Segment {
+    /// Creates the files of a segment that begins with `base`, and gives the log file for writing and reading.
+    pub fn create(folder: &Path, base: Offset) -> io::Result<(Segment, File)> {
+        let path = folder.join(format!("{:020}", base.0));
+        let log =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(log_of(&path))?;
+        File::create(path.with_extension("index"))?;
+        File::create(path.with_extension("timeindex"))?;
+        let segment = Segment { path, base, next: base, len: 0, since_entry: 0, newest: None, noted: None };
+        Ok((segment, log))
+    }
+
+    /// First offset.
+    pub fn base(&self) -> Offset {
+        self.base
+    }
+
+    /// Offset after the last.
+    pub fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// Bytes of the log file.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Its files without their extensions.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many of `batches` it takes while it is to have at most `limit` bytes. None unless the first one follows
+    /// on: a segment has no hole.
+    pub fn takes(&self, batches: &[Stamped], limit: u64) -> usize {
+        let (mut next, mut len) = (self.next, self.len);
+        let limit = limit.min(i32::MAX as u64);
+        for (at, batch) in batches.iter().enumerate() {
+            let (size, last) = (batch.len() as u64, batch.last_offset());
+            let near = last.0 - self.base.0 <= i64::from(i32::MAX);
+            if batch.base_offset() != next || !near || (len > 0 && len + size > limit) {
+                return at;
+            }
+            (next, len) = (last.plus(1), len + size);
+        }
+        batches.len()
+    }
+
+    /// Appends batches that it takes; `log` is its log file.
+    pub fn append(&mut self, log: &File, batches: &[Stamped]) -> io::Result<Vec<Laid>> {
+        let (mut index, mut times, mut laid) = (Vec::new(), Vec::new(), Vec::with_capacity(batches.len()));
+        let start = self.len;
+        for batch in batches {
+            let last = batch.last_offset();
+            if self.newest.is_none_or(|(time, _)| batch.max_timestamp() > time) {
+                self.newest = Some((batch.max_timestamp(), last));
+            }
+            if self.since_entry > INTERVAL {
+                index.extend_from_slice(&self.relative(last).to_be_bytes());
+                index.extend_from_slice(&(self.len as u32).to_be_bytes());
+                self.note_time(&mut times);
+                self.since_entry = 0;
+            }
+            laid.push(Laid { base: batch.base_offset(), at: self.len });
+            self.len += batch.len() as u64;
+            self.since_entry += batch.len() as u64;
+            self.next = last.plus(1);
+        }
+        write_at(log, batches, start)?;
+        append_to(&self.path.with_extension("index"), &index)?;
+        append_to(&self.path.with_extension("timeindex"), &times)?;
+        Ok(laid)
+    }
+
+    /// Ends the segment: its greatest timestamp is in the time index, as Kafka has it in a closed one.
+    pub fn close(mut self) -> io::Result<()> {
+        let mut times = Vec::new();
+        self.note_time(&mut times);
+        append_to(&self.path.with_extension("timeindex"), &times)
+    }
+
+    fn note_time(&mut self, times: &mut Vec<u8>) {
+        if let Some((time, offset)) = self.newest.filter(|(time, _)| self.noted.is_none_or(|n| *time > n)) {
+            times.extend_from_slice(&time.0.to_be_bytes());
+            times.extend_from_slice(&self.relative(offset).to_be_bytes());
+            self.noted = Some(time);
+        }
+    }
+
+    fn relative(&self, offset: Offset) -> u32 {
+        (offset.0 - self.base.0) as u32
+    }
+}
+
+/// The log file of a segment.
+pub(super) fn log_of(path: &Path) -> PathBuf {
+    path.with_extension("log")
+}
+
+/// Deletes a segment's files; what is gone already is none of its concern.
+pub(super) fn delete(path: &Path) {
+    for extension in ["log", "index", "timeindex"] {
+        std::fs::remove_file(path.with_extension(extension)).ok();
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::remove_dir(folder).ok(); // only the last one finds it empty
+    }
+}
+
+fn write_at(log: &File, batches: &[Stamped], mut at: u64) -> io::Result<()> {
+    let parts = batches.iter().flat_map(|batch| [&batch.head()[..], &batch.tail()[..]]);
+    let mut slices: Vec<IoSlice<'_>> = parts.map(IoSlice::new).collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        let count = left.len().min(BUFFERS);
+        let written = rustix::io::pwritev(log, &left[..count], at)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        at += written as u64;
+        IoSlice::advance_slices(&mut left, written);
+    }
+    Ok(())
+}
+
+fn append_to(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    OpenOptions::new().append(true).open(path)?.write_all(bytes)
+}
