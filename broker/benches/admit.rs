@@ -36,14 +36,22 @@ impl Partition {
 
     fn admit(&mut self) {
         let origin = self.next();
-        let arrival = Arrival { origin, span: i64::from(SPAN), settling: false };
+        let arrival = Arrival { origin, span: i64::from(SPAN), settling: false, transactional: false };
         let Ok(Admission::Append { base, leader_epoch }) = self.state.admit(black_box(&arrival)) else {
             panic!("the next batch in order is appended");
         };
         let last = Offset(base.0 + i64::from(SPAN) - 1);
         let max_timestamp = Millis(1_700_000_000_000);
-        let batch =
-            Appended { base, last, leader_epoch, origin, max_timestamp, transactional: false, marker: None };
+        let batch = Appended {
+            base,
+            last,
+            leader_epoch,
+            origin,
+            max_timestamp,
+            at: max_timestamp,
+            transactional: false,
+            marker: None,
+        };
         self.state.apply(&batch, Seq(self.sent / PER_PARCEL));
         self.sent += 1;
         if self.sent.is_multiple_of(PER_PARCEL) {
@@ -69,7 +77,8 @@ fn duplicate(c: &mut Criterion) {
     let mut partition = Partition::new(1);
     (0..5).for_each(|_| partition.admit());
     let origin = Origin { id: ProducerId(0), epoch: ProducerEpoch(0), first: 0, last: SPAN - 1 };
-    let again = Arrival { origin: Some(origin), span: i64::from(SPAN), settling: false };
+    let again =
+        Arrival { origin: Some(origin), span: i64::from(SPAN), settling: false, transactional: false };
     c.bench_function("admit/duplicate", |bench| {
         bench.iter(|| partition.state.admit(black_box(&again)).expect("a duplicate"));
     });

@@ -356,7 +356,7 @@ async fn code_after(node: &Arc<Node>, what: &str) -> (i16, i16) {
     let appended = retried(&client, &produce(-1, vec![(0, batch(10))])).await[0].1;
     let answer = fetch(&client, &fetching(vec![wanted(0, 0)])).await;
     let row = &answer.responses[0].partitions[0];
-    assert!(row.records.as_ref().is_none_or(|records| records.len() == 0), "{what}: damage is served");
+    assert!(row.records.as_ref().is_none_or(Pieces::is_empty), "{what}: damage is served");
     (appended, row.error_code)
 }
 
