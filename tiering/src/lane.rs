@@ -13,7 +13,7 @@ pub use crate::format::seal::Sealer;
 pub use recover::{batches, footer, footers};
 pub use seal::seal;
 pub use state::{Dial, State};
-pub use writer::{Event, Options, OwnParcel, Writer};
+pub use writer::{Event, Gauges, Options, OwnParcel, Writer};
 
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,8 @@ mod get_telemetry_subscriptions;
 #[cfg(test)]
 mod group_tests;
 mod heartbeat;
+#[cfg(test)]
+mod hostile_tests;
 mod incremental_alter_configs;
 pub mod init_producer_id;
 mod join_group;
@@ -188,6 +190,8 @@ pub struct Ctx {
     pub arrived: Instant,
     /// Bytes of the request.
     pub bytes: usize,
+    /// Error codes of the answer, with how often each is in it.
+    told: Mutex<Vec<(i16, u64)>>,
     permit: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
@@ -213,6 +217,7 @@ impl Ctx {
             peer: Arc::new(peer),
             arrived: Instant::now(),
             bytes: 0,
+            told: Mutex::default(),
             permit: Mutex::new(None),
         }
     }
@@ -265,6 +270,12 @@ pub fn reply(ctx: &Ctx, response: &impl Message) -> Answer {
 /// The same, after which nothing is read from the connection for as long as the answer says (KIP-219).
 pub fn reply_and_hold(ctx: &Ctx, response: &impl Message, throttle_time_ms: i32) -> Answer {
     let mute = Duration::from_millis(u64::try_from(throttle_time_ms).unwrap_or(0));
+    let mut told = ctx.told.lock();
+    response.each_error(&mut |code| match told.iter_mut().find(|(known, _)| *known == code) {
+        Some((_, times)) => *times += 1,
+        None => told.push((code, 1)),
+    });
+    drop(told);
     match encode_response(
         ctx.correlation,
         ctx.key.response_header_version(ctx.version),
@@ -345,6 +356,7 @@ impl Dispatch {
             peer: peer.clone(),
             arrived,
             bytes: length,
+            told: Mutex::default(),
             permit: Mutex::new(Some(permit)),
         });
         if !(row.min..=row.max).contains(&ctx.version) {
@@ -385,10 +397,12 @@ impl Service for Dispatch {
             metrics.requests.answered(crate::metrics::Answered {
                 key: ctx.key,
                 version: ctx.version,
+                bytes: ctx.bytes,
                 queue: begun.duration_since(ctx.arrived),
                 local,
                 remote: now.duration_since(begun).saturating_sub(local),
             });
+            metrics.requests.told(ctx.key, &ctx.told.lock());
             answer
         };
         Box::pin(finish.instrument(span))

@@ -145,6 +145,13 @@ pub async fn running_with(sets: &[&str]) -> Running {
     running
 }
 
+/// The same, over a bucket of the test's own.
+pub async fn over(bucket: Bucket, seams: Seams) -> Running {
+    let running = Node::start(parts_of(config_with(&[]), seams, bucket).await);
+    running.node.registered().await;
+    running
+}
+
 /// Another life of the node, over the bucket that `node` wrote to.
 pub async fn again(node: &Node) -> Running {
     let running = Node::start(parts_of(node.config.clone(), node.seams.clone(), node.bucket.clone()).await);
@@ -153,12 +160,15 @@ pub async fn again(node: &Node) -> Running {
 }
 
 async fn parts(sets: &[&str]) -> Parts {
-    let sets = ["tidemark.bucket=memory:"].iter().chain(sets).map(|set| (*set).to_owned());
-    let settings = config::Settings::load(None, &sets.collect::<Vec<_>>()).unwrap();
-    let config = Arc::new(config::Broker::new(settings).unwrap());
-    let seams = Seams::seeded(1);
+    let (config, seams) = (config_with(sets), Seams::seeded(1));
     let bucket = Bucket::open(&config.bucket, &seams).unwrap();
     parts_of(config, seams, bucket).await
+}
+
+fn config_with(sets: &[&str]) -> Arc<config::Broker> {
+    let sets = ["tidemark.bucket=memory:"].iter().chain(sets).map(|set| (*set).to_owned());
+    let settings = config::Settings::load(None, &sets.collect::<Vec<_>>()).unwrap();
+    Arc::new(config::Broker::new(settings).unwrap())
 }
 
 async fn parts_of(config: Arc<config::Broker>, seams: Seams, bucket: Bucket) -> Parts {

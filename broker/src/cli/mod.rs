@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 it failed while running, 2 the command line or the configuration is wrong. Errors are one
 //! sentence on stderr: what, and how to mend it.
 
+mod cluster_file;
 mod dump;
 mod logging;
 mod probe;
@@ -22,9 +23,21 @@ const FAILED: u8 = 1;
 /// The exit code of a wrong command line or configuration.
 const WRONG: u8 = 2;
 
+const EXIT_CODES: &str = "\
+Begin with `tidemark dev`: it needs nothing, and prints what to paste next.
+
+Exit codes: 0 done, 1 it failed while running, 2 the command line or the configuration is wrong.
+Errors are one sentence on stderr: what is wrong, and how to mend it.";
+
 /// A Kafka-compatible broker whose log is a bucket.
 #[derive(Debug, Parser)]
-#[command(name = "tidemark", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    name = "tidemark",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = EXIT_CODES
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -51,7 +64,7 @@ enum Command {
     },
     /// Print any object of the bucket as text.
     Dump {
-        /// Its key in the bucket, or a file that holds it.
+        /// Its key in the bucket, such as meta/00000000000000000000/00000000000000000000, or a file that holds it.
         what: String,
         /// A server.properties file that names the bucket.
         #[arg(long, value_name = "FILE")]
@@ -71,7 +84,7 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct With {
-    /// One setting; wins over the file, and may be given often.
+    /// One setting, as in num.partitions=3; wins over the file, and may be given more than once.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// How log lines look. What is logged follows RUST_LOG (default: info).

@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{FAILED, Failure};
+use super::{FAILED, Failure, cluster_file};
 use crate::api::{AllowAll, Dispatch};
 use crate::cluster::image::Endpoint;
 use crate::cluster::peers::tcp::TcpPeers;
@@ -25,7 +25,7 @@ use crate::cluster::{Cluster, Identity, Start, Timings};
 use crate::config::{Broker, check_broker, check_topic};
 use crate::gateway;
 use crate::http;
-use crate::metrics::{Metrics, sources};
+use crate::metrics::{Idle, Metrics, process, sources};
 use crate::node::{Node, Parts, Running};
 use crate::ownership::Exit;
 use crate::partition::Query;
@@ -278,11 +278,19 @@ async fn bind_peers(config: &Broker, seams: &Seams) -> Result<TcpPeers, Failure>
         .map_err(Failure::Failed)
 }
 
+/// The bucket, as the one who configured it knows it.
+fn place(config: &Broker) -> String {
+    match &config.bucket.endpoint {
+        Some(endpoint) => format!("{} at {endpoint}", config.bucket.url),
+        None => config.bucket.url.clone(),
+    }
+}
+
 async fn open_bucket(config: &Broker, create: bool, life: Life, seams: &Seams) -> Result<Bucket, Failure> {
     let wanted = bucket::Config { create_directory: create, ..config.bucket.clone() };
     let bucket = Bucket::open(&wanted, seams).map_err(|error| Failure::Failed(error.to_string()))?;
     let probed = probe::run(&bucket, life, probe::Level::Fast).await;
-    let report = probed.map_err(|failure| Failure::Failed(failure.to_string()))?;
+    let report = probed.map_err(|failure| Failure::Failed(format!("{}: {failure}", place(config))))?;
     tracing::debug!(?report, "the bucket can be trusted");
     Ok(bucket)
 }
@@ -328,12 +336,14 @@ async fn join(
         seams: seams.clone(),
         bucket: bucket.clone(),
         identity: Identity { node: config.node_id, life, endpoints, rack: config.rack.clone() },
-        cluster: config.cluster_id,
+        cluster: cluster_file::read(&config.log_dirs, config.cluster_id).map_err(Failure::Failed)?,
         peers: Arc::new(peers),
         timings,
         rules,
     };
-    Cluster::start(start).await.map_err(|error| Failure::Failed(error.to_string()))
+    let cluster = Cluster::start(start).await.map_err(|error| Failure::Failed(error.to_string()))?;
+    cluster_file::write(&config.log_dirs, cluster.image().cluster());
+    Ok(cluster)
 }
 
 /// The number of connections may be changed while the broker runs.
@@ -351,6 +361,9 @@ fn follow_limits(node: &Node, server: &Server) {
 fn register(metrics: &Metrics, node: &Arc<Node>, bucket: &Bucket, server: &Server) {
     let store = bucket.clone();
     metrics.register(move |samples| sources::bucket(&store, samples));
+    metrics.register(sources::constants);
+    let idle = Idle::default();
+    metrics.register(move |samples| process(&idle, samples));
     let edge = server.clone();
     metrics.register(move |samples| sources::server(&edge, samples));
     let groups = node.groups.clone();
@@ -359,7 +372,8 @@ fn register(metrics: &Metrics, node: &Arc<Node>, bucket: &Bucket, server: &Serve
     let weak = Arc::downgrade(node);
     metrics.register(move |samples| {
         if let Some(node) = weak.upgrade() {
-            sources::cluster(&node.cluster.image(), node.id(), node.cluster.is_controller(), samples);
+            let (image, controls) = (node.cluster.image(), node.cluster.is_controller());
+            sources::cluster(&image, node.id(), controls, node.bucket.health().is_well(), samples);
         }
     });
     let (partitions, cluster) = (node.partitions.clone(), node.cluster.clone());
@@ -367,7 +381,11 @@ fn register(metrics: &Metrics, node: &Arc<Node>, bucket: &Bucket, server: &Serve
         let (partitions, cluster) = (partitions.clone(), cluster.clone());
         Box::pin(async move {
             let rows = partitions.ask(|reply| Query::Survey { reply }).await.unwrap_or_default();
-            sources::partitions(&cluster.image(), &rows)
+            let mut samples = sources::partitions(&cluster.image(), &rows);
+            if let Ok(vitals) = partitions.ask(|reply| Query::Vitals { reply }).await {
+                sources::vitals(&vitals, &mut samples);
+            }
+            samples
         })
     });
 }

@@ -371,7 +371,7 @@ fn bucket(s: &Settings) -> Result<bucket::Config, ConfigError> {
         )
     })?;
     let price = s.text("tidemark.bucket.price");
-    Ok(bucket::Config {
+    let config = bucket::Config {
         endpoint: s.text("tidemark.bucket.endpoint"),
         region: s.text("tidemark.bucket.region"),
         path_style: s.text("tidemark.bucket.path.style").map(|word| word == "true"),
@@ -381,7 +381,9 @@ fn bucket(s: &Settings) -> Result<bucket::Config, ConfigError> {
         price: price.and_then(|name| Prices::ALL.into_iter().find(|table| table.name() == name)),
         attempt: millis(s, "tidemark.bucket.attempt.ms"),
         ..bucket::Config::new(url)
-    })
+    };
+    config.check().map_err(|error| ConfigError(format!("tidemark.bucket: {error}")))?;
+    Ok(config)
 }
 
 fn wal(s: &Settings) -> Wal {
@@ -486,6 +488,7 @@ mod tests {
             ("group.min.session.timeout.ms=3000000", "is above"),
             ("cluster.id=short", "is no UUID"),
             ("tidemark.http.listen=nowhere", "host:port"),
+            ("tidemark.bucket=http://x", "tidemark.bucket: The bucket URL scheme 'http' is not known"),
             ("max.connections.per.ip.overrides=x", "address:number"),
         ] {
             let why = broker(&[set]).unwrap_err();

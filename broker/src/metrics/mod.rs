@@ -4,10 +4,11 @@
 //! its owner by a source when somebody looks. Knows no socket.
 
 mod latency;
+mod process;
 mod requests;
 mod samples;
 pub mod sources;
-mod table;
+pub mod table;
 mod topics;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
 pub use latency::Latency;
+pub use process::{Idle, process};
 pub use requests::{Answered, Requests};
 pub use samples::{Labels, Samples};
 pub use topics::Topics;
@@ -118,10 +120,12 @@ mod tests {
         metrics.requests.answered(Answered {
             key: ApiKey::Produce,
             version: 13,
+            bytes: 70,
             queue: Duration::ZERO,
             local: Duration::from_millis(1),
             remote: Duration::from_millis(40),
         });
+        metrics.requests.told(ApiKey::Produce, &[(0, 2), (6, 1)]);
         metrics.register(|samples| samples.set("kafka_server_replicamanager_leadercount", 5.0));
         metrics.register_asker(|| {
             let mut samples = Samples::default();
@@ -140,6 +144,9 @@ mod tests {
             "kafka_server_brokertopicmetrics_bytesout_total{topic=\"orders\"} 20.0",
             "kafka_network_requestmetrics_requests_total{request=\"Produce\",version=\"13\"} 1.0",
             "kafka_network_requestmetrics_totaltimems_count{request=\"Produce\"} 1.0",
+            "kafka_network_requestmetrics_requestbytes_total{request=\"Produce\"} 70.0",
+            "kafka_network_requestmetrics_errors_total{request=\"Produce\",error=\"NONE\"} 2.0",
+            "kafka_network_requestmetrics_errors_total{request=\"Produce\",error=\"NOT_LEADER_OR_FOLLOWER\"} 1.0",
             "kafka_server_replicamanager_leadercount 5.0",
             "tidemark_bucket_healthy 1.0",
         ] {

@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tidemark_proto::kafka::api::ApiKey;
+use tidemark_proto::kafka::error::ErrorCode;
 
 use super::{Latency, Samples};
 
 const KEYS: usize = 128;
 const VERSIONS: usize = 32;
+/// Codes from -1 on that are counted apart.
+const CODES: usize = 256;
 const SHARES: [(&str, f64); 6] =
     [("0.50", 0.5), ("0.75", 0.75), ("0.95", 0.95), ("0.98", 0.98), ("0.99", 0.99), ("0.999", 0.999)];
 
@@ -20,6 +23,8 @@ pub struct Answered {
     pub key: ApiKey,
     /// The version.
     pub version: i16,
+    /// Bytes of the request.
+    pub bytes: usize,
     /// From its arrival to its start.
     pub queue: Duration,
     /// In the ordered first phase.
@@ -35,6 +40,8 @@ pub struct Requests([OnceLock<Box<Api>>; KEYS]);
 #[derive(Debug)]
 struct Api {
     versions: [AtomicU64; VERSIONS],
+    errors: [AtomicU64; CODES],
+    bytes: AtomicU64,
     answer_bytes: AtomicU64,
     total: Latency,
     queue: Latency,
@@ -53,6 +60,8 @@ impl Default for Api {
     fn default() -> Api {
         Api {
             versions: [const { AtomicU64::new(0) }; VERSIONS],
+            errors: [const { AtomicU64::new(0) }; CODES],
+            bytes: AtomicU64::new(0),
             answer_bytes: AtomicU64::new(0),
             total: Latency::default(),
             queue: Latency::default(),
@@ -71,15 +80,27 @@ impl Requests {
 
     /// Counts a request whose answer is ready.
     pub fn answered(&self, request: Answered) {
-        let Answered { key, version, queue, local, remote } = request;
+        let Answered { key, version, bytes, queue, local, remote } = request;
         let Some(api) = self.api(key.as_i16()) else { return };
         if let Some(count) = usize::try_from(version).ok().and_then(|v| api.versions.get(v)) {
             count.fetch_add(1, Relaxed);
         }
+        api.bytes.fetch_add(bytes as u64, Relaxed);
         api.queue.add(queue);
         api.local.add(local);
         api.remote.add(remote);
         api.total.add(queue + local + remote);
+    }
+
+    /// Counts the error codes of an answer.
+    pub fn told(&self, key: ApiKey, codes: &[(i16, u64)]) {
+        let Some(api) = self.api(key.as_i16()) else { return };
+        for (code, times) in codes {
+            if let Some(count) = usize::try_from(i32::from(*code) + 1).ok().and_then(|at| api.errors.get(at))
+            {
+                count.fetch_add(*times, Relaxed);
+            }
+        }
     }
 
     /// Counts an answer that the socket has taken.
@@ -104,6 +125,19 @@ impl Requests {
                     into.add("kafka_network_requestmetrics_requests", labels, count as f64);
                 }
             }
+            for (code, count) in (-1_i16..).zip(&api.errors) {
+                let count = count.load(Relaxed);
+                if count > 0 {
+                    let error = ErrorCode::from_code(code).name().to_owned();
+                    into.add(
+                        "kafka_network_requestmetrics_errors",
+                        vec![label(), ("error", error)],
+                        count as f64,
+                    );
+                }
+            }
+            let bytes = api.bytes.load(Relaxed) as f64;
+            into.add("kafka_network_requestmetrics_requestbytes", vec![label()], bytes);
             let bytes = api.answer_bytes.load(Relaxed) as f64;
             into.add("kafka_network_requestmetrics_responsebytes", vec![label()], bytes);
             let count = api.total.count() as f64;

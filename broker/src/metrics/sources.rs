@@ -3,20 +3,23 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use tidemark_proto::id::BrokerId;
-use tidemark_tiering::bucket::{Bucket, MeterRow, Seconds};
+use tidemark_tiering::bucket::{Bucket, Kind, MeterRow, Outcome, Seconds, Verb};
 
 use super::Samples;
 use crate::api::fetch::budget::Budget;
 use crate::cluster::Image;
 use crate::group::members::Phase;
 use crate::ledger::Counts;
-use crate::partition::Row;
 use crate::partition::fetching::Fetching;
+use crate::partition::{Row, Vitals};
 use crate::server::Server;
 
 /// The bucket's requests, bytes, dollars and times.
 pub fn bucket(bucket: &Bucket, into: &mut Samples) {
-    meter(&bucket.meter(), into);
+    let rows = bucket.meter();
+    meter(&rows, into);
+    traffic(&rows, into);
+    flushes(&rows, into);
     let well = bucket.health().is_well();
     into.set("tidemark_bucket_healthy", f64::from(u8::from(well)));
     into.set("kafka_log_logmanager_offlinelogdirectorycount", f64::from(u8::from(!well)));
@@ -66,6 +69,88 @@ pub fn reads(fetching: &Fetching, memory: &Budget, into: &mut Samples) {
     }
 }
 
+/// The bucket as Kafka's remote storage: what goes there, what comes back.
+fn traffic(rows: &[MeterRow], into: &mut Samples) {
+    let unclear =
+        |row: &&MeterRow| matches!(row.outcome, Outcome::Timeout | Outcome::Unknown | Outcome::Refused);
+    let of = |verb| rows.iter().filter(move |row| row.verb == verb);
+    let requests = |verb| of(verb).map(|row| row.attempts).sum::<u64>() as f64;
+    let errors = |verb| of(verb).filter(unclear).map(|row| row.attempts).sum::<u64>() as f64;
+    let bytes = |verb| of(verb).map(|row| row.bytes).sum::<u64>() as f64;
+    for (name, value) in [
+        ("kafka_server_brokertopicmetrics_remotecopybytes", bytes(Verb::Put)),
+        ("kafka_server_brokertopicmetrics_remotecopyrequests", requests(Verb::Put)),
+        ("kafka_server_brokertopicmetrics_remotecopyerrors", errors(Verb::Put)),
+        ("kafka_server_brokertopicmetrics_remotefetchbytes", bytes(Verb::Get)),
+        ("kafka_server_brokertopicmetrics_remotefetchrequests", requests(Verb::Get)),
+        ("kafka_server_brokertopicmetrics_remotefetcherrors", errors(Verb::Get)),
+        ("kafka_server_brokertopicmetrics_remotedeleterequests", requests(Verb::Delete)),
+        ("kafka_server_brokertopicmetrics_remotedeleteerrors", errors(Verb::Delete)),
+    ] {
+        into.set(name, value);
+    }
+}
+
+/// PUTs of parcels are what a flush is to Kafka. Quantiles are the upper bounds of their buckets.
+fn flushes(rows: &[MeterRow], into: &mut Samples) {
+    let mut counts = [0_u64; Seconds::BOUNDS.len() + 1];
+    for row in rows.iter().filter(|row| (row.kind, row.verb) == (Kind::Parcel, Verb::Put)) {
+        counts.iter_mut().zip(row.seconds.counts).for_each(|(sum, more)| *sum += more);
+    }
+    let all: u64 = counts.iter().sum();
+    for (quantile, share) in [("0.50", 0.5), ("0.95", 0.95), ("0.99", 0.99), ("0.999", 0.999)] {
+        let wanted = (all as f64 * share).ceil() as u64;
+        let mut seen = 0;
+        let at = counts.iter().position(|count| {
+            seen += count;
+            seen >= wanted
+        });
+        let bound = match (all, at.and_then(|at| Seconds::BOUNDS.get(at))) {
+            (0, _) => 0.0,
+            (_, Some(bound)) => bound * 1000.0,
+            (_, None) => f64::INFINITY,
+        };
+        let labels = vec![("quantile", quantile.to_owned())];
+        into.add("kafka_log_logflushstats_logflushrateandtimems", labels, bound);
+    }
+    into.set("kafka_log_logflushstats_logflushrateandtimems_count", all as f64);
+}
+
+/// What a cluster without replicas and conversions has to say of them.
+pub fn constants(into: &mut Samples) {
+    for name in [
+        "kafka_server_brokertopicmetrics_producemessageconversions",
+        "kafka_server_brokertopicmetrics_fetchmessageconversions",
+        "kafka_server_brokertopicmetrics_replicationbytesin",
+        "kafka_server_brokertopicmetrics_replicationbytesout",
+        "kafka_server_brokertopicmetrics_reassignmentbytesin",
+        "kafka_server_brokertopicmetrics_reassignmentbytesout",
+        "kafka_server_replicamanager_isrshrinks",
+        "kafka_server_replicamanager_isrexpands",
+        "kafka_controller_controllerstats_uncleanleaderelections",
+        "kafka_server_replicamanager_atminisrpartitioncount",
+        "kafka_server_replicamanager_reassigningpartitions",
+    ] {
+        into.set(name, 0.0);
+    }
+    into.set("kafka_server_kafkaserver_brokerstate", 3.0);
+}
+
+/// The lane, and its partitions together.
+pub fn vitals(vitals: &Vitals, into: &mut Samples) {
+    let Vitals { lane, parked, opening, offline } = vitals;
+    into.set("tidemark_lane_in_flight", lane.in_flight as f64);
+    into.set("tidemark_lane_unacked_bytes", lane.unacked_bytes as f64);
+    into.set("tidemark_lane_parcels", lane.committed as f64);
+    into.set("tidemark_lane_hedges", lane.hedges as f64);
+    into.set("tidemark_lane_parcels_above_low", lane.above_low as f64);
+    into.set("tidemark_lane_longest_wait_seconds", lane.longest_wait.as_secs_f64());
+    into.set("tidemark_partitions_opening", *opening as f64);
+    into.set("kafka_server_replicamanager_offlinereplicacount", *offline as f64);
+    let labels = vec![("delayedOperation", "Produce".to_owned())];
+    into.add("kafka_server_delayedoperationpurgatory_purgatorysize", labels, *parked as f64);
+}
+
 /// The groups coordinated here.
 pub fn groups(counts: &Counts, into: &mut Samples) {
     const NUM: &str = "kafka_coordinator_group_groupmetadatamanager_numgroups";
@@ -92,6 +177,13 @@ pub fn groups(counts: &Counts, into: &mut Samples) {
     ] {
         into.set(name, of(phase));
     }
+    for phase in Phase::ALL {
+        let labels = vec![("state", phase.name().to_owned())];
+        into.add("kafka_server_group_coordinator_metrics_consumer_group_count", labels, of(phase));
+    }
+    into.set("kafka_server_group_coordinator_metrics_offset_commit_count", counts.commits as f64);
+    let rebalances = counts.rebalances as f64;
+    into.set("kafka_server_group_coordinator_metrics_group_completed_rebalance_count", rebalances);
     into.set("kafka_coordinator_group_groupmetadatamanager_numoffsets", counts.offsets as f64);
 }
 
@@ -115,12 +207,13 @@ pub fn server(server: &Server, into: &mut Samples) {
 }
 
 /// The cluster as this broker (`node`) knows it.
-pub fn cluster(image: &Image, node: BrokerId, is_controller: bool, into: &mut Samples) {
+pub fn cluster(image: &Image, node: BrokerId, is_controller: bool, healthy: bool, into: &mut Samples) {
     let led = f64::from(image.led(node));
     into.set("kafka_server_replicamanager_partitioncount", led);
     into.set("kafka_server_replicamanager_leadercount", led);
-    into.set("kafka_server_replicamanager_atminisrpartitioncount", 0.0);
-    into.set("kafka_server_replicamanager_reassigningpartitions", 0.0);
+    let endangered = if healthy { 0.0 } else { led };
+    into.set("kafka_server_replicamanager_underreplicatedpartitions", endangered);
+    into.set("kafka_server_replicamanager_underminisrpartitioncount", endangered);
     into.set("kafka_controller_kafkacontroller_activecontrollercount", f64::from(u8::from(is_controller)));
     let (mut topics, mut partitions, mut leaderless) = (0, 0, 0);
     for topic in image.topics() {
@@ -155,6 +248,11 @@ pub fn partitions(image: &Image, rows: &[Row]) -> Samples {
         samples.add("kafka_log_log_size", labels(), row.stored_bytes as f64);
         samples.add("kafka_log_log_logstartoffset", labels(), row.bounds.log_start.0 as f64);
         samples.add("kafka_log_log_logendoffset", labels(), row.bounds.hw.0 as f64);
+        samples.add("kafka_log_log_numlogsegments", labels(), row.extents as f64);
+        let replicas = image.replicas(topic, row.tp.partition).len();
+        samples.add("kafka_cluster_partition_replicascount", labels(), replicas as f64);
+        samples.add("kafka_cluster_partition_underminisr", labels(), 0.0);
+        samples.add("kafka_cluster_partition_atminisr", labels(), 0.0);
     }
     samples.set("kafka_server_replicamanager_produceridcount", producers as f64);
     let labels = vec![("delayedOperation", "Fetch".to_owned())];

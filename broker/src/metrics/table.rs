@@ -1,4 +1,7 @@
-//! Every metric: name, type, help. Kafka's are named as jmx_exporter's stock rules would name them.
+//! Every metric: name, type, help. Kafka's are named as jmx_exporter's stock rules would name them. METRICS.md is made
+//! from the rows.
+
+use std::fmt::Write;
 
 /// Type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +61,29 @@ pub const ROWS: &[Row] = &[
         "kafka_server_brokertopicmetrics_invalidoffsetorsequencerecords",
         "Batches refused for offsets or sequences",
     ),
+    counter("kafka_server_brokertopicmetrics_producemessageconversions", "Always 0: nothing is converted"),
+    counter("kafka_server_brokertopicmetrics_fetchmessageconversions", "Always 0: nothing is converted"),
+    counter("kafka_server_brokertopicmetrics_replicationbytesin", "Always 0: the bucket replicates"),
+    counter("kafka_server_brokertopicmetrics_replicationbytesout", "Always 0: the bucket replicates"),
+    counter("kafka_server_brokertopicmetrics_reassignmentbytesin", "Always 0: ownership moves without data"),
+    counter("kafka_server_brokertopicmetrics_reassignmentbytesout", "Always 0: ownership moves without data"),
+    counter("kafka_server_brokertopicmetrics_remotecopybytes", "Bytes written to the bucket"),
+    counter("kafka_server_brokertopicmetrics_remotecopyrequests", "Writes to the bucket"),
+    counter(
+        "kafka_server_brokertopicmetrics_remotecopyerrors",
+        "Writes to the bucket without a clear answer",
+    ),
+    counter("kafka_server_brokertopicmetrics_remotefetchbytes", "Bytes read from the bucket"),
+    counter("kafka_server_brokertopicmetrics_remotefetchrequests", "Reads from the bucket"),
+    counter(
+        "kafka_server_brokertopicmetrics_remotefetcherrors",
+        "Reads from the bucket without a clear answer",
+    ),
+    counter("kafka_server_brokertopicmetrics_remotedeleterequests", "Deletes in the bucket"),
+    counter(
+        "kafka_server_brokertopicmetrics_remotedeleteerrors",
+        "Deletes in the bucket without a clear answer",
+    ),
     // ReplicaManager.
     gauge("kafka_server_replicamanager_partitioncount", "Partitions on this broker"),
     gauge("kafka_server_replicamanager_leadercount", "Partitions this broker leads"),
@@ -73,6 +99,12 @@ pub const ROWS: &[Row] = &[
     gauge("kafka_server_replicamanager_offlinereplicacount", "Partitions whose log is damaged"),
     gauge("kafka_server_replicamanager_reassigningpartitions", "Always 0: ownership moves at once"),
     gauge("kafka_server_replicamanager_produceridcount", "Producer ids remembered"),
+    counter("kafka_server_replicamanager_isrshrinks", "Always 0: the bucket replicates"),
+    counter("kafka_server_replicamanager_isrexpands", "Always 0: the bucket replicates"),
+    gauge("kafka_server_kafkaserver_brokerstate", "3: it runs"),
+    gauge("kafka_cluster_partition_replicascount", "Replicas reported of a partition led here"),
+    gauge("kafka_cluster_partition_underminisr", "Always 0: the bucket replicates"),
+    gauge("kafka_cluster_partition_atminisr", "Always 0: the bucket replicates"),
     // Controller.
     gauge("kafka_controller_kafkacontroller_activecontrollercount", "1 on the controller, else 0"),
     gauge("kafka_controller_kafkacontroller_offlinepartitionscount", "Partitions without a leader"),
@@ -80,8 +112,10 @@ pub const ROWS: &[Row] = &[
     gauge("kafka_controller_kafkacontroller_globalpartitioncount", "Partitions of the cluster"),
     gauge("kafka_controller_kafkacontroller_activebrokercount", "Brokers alive"),
     gauge("kafka_controller_kafkacontroller_fencedbrokercount", "Brokers known and not alive"),
+    counter("kafka_controller_controllerstats_uncleanleaderelections", "Always 0: no leader ever lags"),
     // Requests.
     counter("kafka_network_requestmetrics_requests", "Requests answered, by API and version"),
+    counter("kafka_network_requestmetrics_errors", "Error codes in answers, by API and code; NONE too"),
     gauge("kafka_network_requestmetrics_totaltimems", "Milliseconds from arrival to answer, by quantile"),
     gauge("kafka_network_requestmetrics_totaltimems_count", "Requests in totaltimems"),
     gauge(
@@ -97,6 +131,7 @@ pub const ROWS: &[Row] = &[
         "kafka_network_requestmetrics_responsesendtimems",
         "Milliseconds until the socket took it, by quantile",
     ),
+    counter("kafka_network_requestmetrics_requestbytes", "Bytes of requests"),
     counter("kafka_network_requestmetrics_responsebytes", "Bytes of answers"),
     // The edge.
     gauge("kafka_server_socket_server_metrics_connection_count", "Open connections, by listener"),
@@ -107,14 +142,27 @@ pub const ROWS: &[Row] = &[
     gauge("tidemark_request_bytes_queued", "Bytes of requests being read or worked on"),
     gauge("tidemark_answer_bytes_unread", "Bytes of answers that clients have not taken yet"),
     gauge("kafka_server_delayedoperationpurgatory_purgatorysize", "Parked requests, by kind"),
+    gauge("kafka_network_socketserver_networkprocessoravgidle_percent", "Share of time the threads are idle"),
+    gauge(
+        "kafka_server_kafkarequesthandlerpool_requesthandleravgidle_percent",
+        "Share of time the threads are idle",
+    ),
     // The log.
     gauge("kafka_log_log_size", "Bytes of a partition"),
     gauge("kafka_log_log_logstartoffset", "First offset of a partition"),
     gauge("kafka_log_log_logendoffset", "High watermark of a partition"),
     gauge("kafka_log_log_numlogsegments", "Extents of a partition"),
     gauge("kafka_log_logmanager_offlinelogdirectorycount", "1 while the bucket cannot be reached"),
+    gauge(
+        "kafka_log_logflushstats_logflushrateandtimems",
+        "Milliseconds of a parcel's PUT, by quantile, since start",
+    ),
+    gauge("kafka_log_logflushstats_logflushrateandtimems_count", "PUTs of parcels"),
     // Groups.
     gauge("kafka_server_group_coordinator_metrics_group_count", "Groups coordinated here, by protocol"),
+    gauge("kafka_server_group_coordinator_metrics_consumer_group_count", "Groups coordinated here, by state"),
+    gauge("kafka_server_group_coordinator_metrics_offset_commit_count", "Offsets committed since start"),
+    gauge("kafka_server_group_coordinator_metrics_group_completed_rebalance_count", "Rebalances since start"),
     gauge("kafka_coordinator_group_groupmetadatamanager_numgroups", "Groups coordinated here"),
     gauge("kafka_coordinator_group_groupmetadatamanager_numgroupsstable", "Groups at work"),
     gauge("kafka_coordinator_group_groupmetadatamanager_numgroupsempty", "Groups without members"),
@@ -154,9 +202,62 @@ pub const ROWS: &[Row] = &[
     gauge("tidemark_lane_in_flight", "PUTs of the lane in flight"),
     counter("tidemark_lane_parcels", "Parcels committed"),
     counter("tidemark_lane_hedges", "PUTs sent a second time because the first was slow"),
+    gauge(
+        "tidemark_lane_parcels_above_low",
+        "Parcels a takeover would read; at 512 producers wait for a cut",
+    ),
+    gauge("tidemark_lane_longest_wait_seconds", "How long a parcel may stay open at present"),
+    gauge("tidemark_partitions_opening", "Partitions being recovered"),
+    // The process.
+    counter("process_cpu_seconds", "Processor time, user and system"),
+    gauge("process_resident_memory_bytes", "Memory in RAM"),
+    gauge("process_open_fds", "File descriptors open"),
+    gauge("process_max_fds", "File descriptors there may be"),
 ];
 
 /// A row by name.
 pub fn find(name: &str) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.name == name)
+}
+
+impl Row {
+    /// Its name as Prometheus shows it.
+    pub fn shown(&self) -> String {
+        match self.kind {
+            Kind::Counter => format!("{}_total", self.name),
+            Kind::Gauge | Kind::Histogram => self.name.to_owned(),
+        }
+    }
+}
+
+/// The text of `broker/METRICS.md`.
+pub fn manual() -> String {
+    let mut out = String::from(
+        "# Metrics\n\n\
+         Made from the metrics table (`broker/src/metrics/table.rs`) by a test: `UPDATE_EXPECT=1 cargo test -p \
+         tidemark-broker metrics`. Do not edit.\n\n\
+         `/metrics` at `tidemark.http.listen`, as OpenMetrics. Kafka's metrics have the names that jmx_exporter's stock \
+         rules give them, so that dashboards and alerts for Kafka work; ours begin with `tidemark_`. All of them are there \
+         from the start, those by topic or API from its first use.\n\n| metric | type | |\n|---|---|---|\n",
+    );
+    for row in ROWS {
+        let kind = format!("{:?}", row.kind).to_lowercase();
+        let _ = writeln!(out, "| `{}` | {kind} | {} |", row.shown(), row.help);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_in_the_repository_is_fresh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/METRICS.md");
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(path, manual()).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(found == manual(), "broker/METRICS.md is stale: run with UPDATE_EXPECT=1");
+    }
 }

@@ -194,6 +194,11 @@ impl Index {
         extent.into_iter().chain(recent).min()
     }
 
+    /// How many extents there are.
+    pub fn extent_count(&self) -> usize {
+        self.extents.len()
+    }
+
     /// Bytes held by the extents, for size metrics.
     pub fn stored_bytes(&self) -> u64 {
         self.extents.iter().map(|e| e.stored(0, e.batches.len()).bytes).map(|r| r.end - r.start).sum()

@@ -23,6 +23,7 @@ use arc_swap::ArcSwapOption;
 use tidemark_proto::id::{LeaderEpoch, Millis, Offset, ProducerId, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::record::view::Batch;
+use tidemark_tiering::lane::Gauges;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::partition::index::Source;
@@ -183,11 +184,29 @@ pub enum Query {
         /// By id.
         reply: oneshot::Sender<Result<Vec<(ProducerId, Producer)>, ErrorCode>>,
     },
-    /// Numbers for metrics.
+    /// Numbers of the lane and of everything together, for metrics.
+    Vitals {
+        /// The numbers.
+        reply: oneshot::Sender<Vitals>,
+    },
+    /// Numbers of each partition, for metrics.
     Survey {
         /// One row per open partition.
         reply: oneshot::Sender<Vec<Row>>,
     },
+}
+
+/// The lane, and all its partitions together.
+#[derive(Clone, Copy, Debug)]
+pub struct Vitals {
+    /// The lane.
+    pub lane: Gauges,
+    /// Produce requests that wait to be durable.
+    pub parked: usize,
+    /// Partitions being recovered.
+    pub opening: usize,
+    /// Partitions whose log is damaged.
+    pub offline: usize,
 }
 
 /// One partition in a survey.
@@ -203,6 +222,8 @@ pub struct Row {
     pub producers: usize,
     /// Bytes that lie in parcels.
     pub stored_bytes: u64,
+    /// Ranges of parcels that hold them.
+    pub extents: usize,
     /// Long polls that wait.
     pub waiting: usize,
 }

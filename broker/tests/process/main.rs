@@ -18,8 +18,10 @@ use tidemark_proto::kafka::messages::{
 use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::record::build::Builder;
 
+mod crowd;
 mod gateway;
 mod live_config;
+mod metrics;
 
 const NOT_LEADER: i16 = 6;
 const TIDEMARK: &str = env!("CARGO_BIN_EXE_tidemark");
@@ -261,6 +263,7 @@ fn row_56_wrong_settings_end_with_2_and_one_sentence() {
     let path = file.to_str().unwrap();
     fails(&["serve", "--config", path], 2, &["server.properties:2", "num.partitions", "'many'"]);
     fails(&["serve"], 2, &["tidemark.bucket is not set"]);
+    fails(&["serve", "--set", "tidemark.bucket=http://x"], 2, &["tidemark.bucket", "use file:///dir"]);
     fails(&["serve", "--set", "listeners=SSL://:9093"], 2, &["only PLAINTEXT is built yet"]);
 }
 
@@ -290,6 +293,48 @@ fn row_56_a_busy_port_an_unwritable_directory_and_a_bucket_out_of_reach_end_with
         keys[1],
     ];
     fails(&out_of_reach, 1, &["127.0.0.1:1"]);
+}
+
+#[test]
+fn row_53_two_clusters_on_one_prefix_or_one_cache_directory_are_refused() {
+    let (first, second, cache) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dirs = format!("log.dirs={}", cache.path().display());
+    assert_eq!(Broker::dev_with(first.path(), &[&dirs]).stop(), Some(0));
+    let again = Broker::dev_with(first.path(), &[&dirs]);
+    assert_eq!(again.stop(), Some(0), "its own cluster's directory is taken again");
+    let free = ["--set", "listeners=PLAINTEXT://127.0.0.1:0", "--set", "tidemark.http.listen=127.0.0.1:0"];
+    let other = ["dev", "--dir", second.path().to_str().unwrap(), "--set", &dirs];
+    drop(Broker::dev(second.path()));
+    fails(&[&other[..], &free].concat(), 1, &["belongs to cluster", "log.dirs"]);
+    let configured = ["--set", "cluster.id=4f2c9b4e-2f0d-4e5c-9a52-0d6c0f5b2a11"];
+    let prefix = ["dev", "--dir", first.path().to_str().unwrap()];
+    fails(&[&prefix[..], &configured, &free].concat(), 1, &["belongs to cluster", "cluster.id"]);
+}
+
+/// A store that takes connections and never answers.
+#[test]
+fn row_51_a_store_that_does_not_answer_is_given_up_within_half_a_minute() {
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("tidemark.bucket.endpoint=http://{}", deaf.local_addr().unwrap());
+    let begun = Instant::now();
+    let args = ["serve", "--set", "listeners=PLAINTEXT://127.0.0.1:0", "--set", "tidemark.bucket=s3://b/p"];
+    let store = ["--set", &endpoint, "--set", "tidemark.bucket.access.key=a", "--set"];
+    let last = ["tidemark.bucket.secret.key=b", "--set", "tidemark.bucket.attempt.ms=1000"];
+    fails(&[&args[..], &store, &last].concat(), 1, &["s3://b/p at http://127.0.0.1", "no answer within"]);
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn every_bad_input_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let table = std::fs::read_to_string(root.join("broker/tests/BAD_INPUTS.md")).unwrap();
+    let named: Vec<(&str, &str)> = table.split('`').filter_map(|quoted| quoted.split_once(".rs::")).collect();
+    assert!(named.len() > 30, "{named:?}");
+    for (file, test) in named {
+        let text = std::fs::read_to_string(root.join(format!("{file}.rs"))).unwrap_or_default();
+        assert!(text.contains(&format!("fn {test}(")), "{file}.rs has no test {test}");
+    }
 }
 
 #[test]

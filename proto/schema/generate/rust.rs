@@ -60,18 +60,62 @@ pub mod {module} {{
         declare(out, message, one, at == 0);
         defaults(out, one);
         codec(out, message, one);
+        errors(out, message, one);
     }
     let flexible = message.flexible.unwrap_or(i16::MAX);
+    let errors = message.structs.first().filter(|root| tells_errors(message, root)).map_or("", |_| {
+        "\n        fn each_error(&self, visit: &mut dyn FnMut(i16)) {\n            self.errors(visit);\n        }"
+    });
     _ = write!(
         out,
         "    impl wire::Message for {name} {{
         const MIN: i16 = {low};
         const MAX: i16 = {high};
-        const FLEXIBLE: i16 = {flexible};
+        const FLEXIBLE: i16 = {flexible};{errors}
     }}
 }}
 "
     );
+}
+
+/// Whether an error code is in the struct or in one within it.
+fn tells_errors(message: &Message, one: &Struct) -> bool {
+    message.name.ends_with("Response")
+        && one.fields.iter().any(|field| match &field.kind {
+            Kind::Struct(name) => tells_errors(message, message.structure(name)),
+            _ => is_error(field),
+        })
+}
+
+fn is_error(field: &Field) -> bool {
+    field.name == "error_code" && field.kind == Kind::I16 && !field.array
+}
+
+/// Shows every error code of a struct to a visitor.
+fn errors(out: &mut String, message: &Message, one: &Struct) {
+    if !tells_errors(message, one) {
+        return;
+    }
+    _ = writeln!(out, "    impl {} {{\n        fn errors(&self, visit: &mut dyn FnMut(i16)) {{", one.name);
+    for field in &one.fields {
+        let name = ident(field);
+        let within = match &field.kind {
+            Kind::Struct(name) => tells_errors(message, message.structure(name)),
+            _ => false,
+        };
+        _ = match (within, field.array, field.nullable.is_some()) {
+            _ if is_error(field) => writeln!(out, "            visit(self.{name});"),
+            (false, ..) => continue,
+            (true, false, false) => writeln!(out, "            self.{name}.errors(visit);"),
+            (true, true, false) | (true, false, true) => {
+                writeln!(out, "            self.{name}.iter().for_each(|one| one.errors(visit));")
+            }
+            (true, true, true) => {
+                writeln!(out, "            self.{name}.iter().flatten().for_each(|one| one.errors(visit));")
+            }
+        };
+    }
+    out.push_str("        }\n    }\n");
 }
 
 fn declare(out: &mut String, message: &Message, one: &Struct, root: bool) {

@@ -119,6 +119,9 @@ pub trait Message: Wire + Default {
     /// First flexible version; `i16::MAX` if there is none.
     const FLEXIBLE: i16;
 
+    /// Shows every error code in a response to `visit`, those that say "none" too.
+    fn each_error(&self, _visit: &mut dyn FnMut(i16)) {}
+
     /// Decodes the message; bytes behind it stay in the decoder ([`Decoder::finish`] refuses them).
     fn decode(d: &mut Decoder, version: i16) -> Result<Self, DecodeError> {
         if !(Self::MIN..=Self::MAX).contains(&version) {

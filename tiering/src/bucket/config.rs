@@ -47,6 +47,11 @@ impl Config {
             create_directory: false,
         }
     }
+
+    /// Whether the URL is one of the forms known: found out without touching anything.
+    pub fn check(&self) -> Result<(), OpenError> {
+        Place::parse(&self.url).map(|_| ())
+    }
 }
 
 /// A text that is never shown.

@@ -63,6 +63,8 @@ pub struct Ground {
 const PATIENCE: Patience = Patience::Tries(4);
 const PLACE_WITHIN: Duration = Duration::from_secs(15);
 const NONCE: usize = 16;
+/// Longest quotation of a store's error in a sentence.
+const GIST_CHARS: usize = 300;
 
 impl Ground {
     /// A fresh ground.
@@ -136,10 +138,13 @@ fn unusable(done: &str, why: &str) -> Fault {
     let has = |marks: &[&str]| marks.iter().any(|mark| why.contains(mark));
     let fix = if has(&["bucket does not exist", "NoSuchBucket"]) {
         "the bucket does not exist: create it, or correct its name"
+    } else if has(&["169.254.169.254", "169.254.170.2", "metadata.google.internal"]) {
+        "no credentials were set, and this machine has none of the cloud's: set tidemark.bucket.access.key and \
+         tidemark.bucket.secret.key, or the cloud's usual variables (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
     } else if has(&["RequestTimeTooSkewed"]) {
         "this machine's clock is wrong: set it, and keep it set by NTP"
     } else if has(&["AuthorizationHeaderMalformed", "PermanentRedirect", "redirect without LOCATION"]) {
-        "the bucket is in another region: set the bucket's region"
+        "the bucket is in another region: set tidemark.bucket.region to it"
     } else if has(&["InvalidAccessKeyId", "SignatureDoesNotMatch", "valid authentication", "ExpiredToken"]) {
         "the store does not accept the credentials: check the access key and its secret"
     } else if has(&["AccessDenied", "necessary privileges", "Permission denied", "403"]) {
@@ -153,7 +158,21 @@ fn unusable(done: &str, why: &str) -> Fault {
     } else {
         "the store does not answer as it should: check its address, the network and the store's own log"
     };
-    Fault(format!("Objects of the bucket cannot be {done}; {fix} ({why})."))
+    Fault(format!("Objects of the bucket cannot be {done}; {fix} ({}).", gist(why)))
+}
+
+/// What a store's error says, without the document around it.
+fn gist(why: &str) -> String {
+    let within = |tag: &str| {
+        let (_, rest) = why.split_once(&format!("<{tag}>"))?;
+        rest.split_once('<').map(|(text, _)| text).filter(|text| !text.is_empty())
+    };
+    match (within("Code"), within("Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        _ if why.chars().count() > GIST_CHARS => why.chars().take(GIST_CHARS).chain(['…']).collect(),
+        _ => why.to_owned(),
+    }
 }
 
 fn overwritten() -> Fault {
@@ -344,4 +363,36 @@ async fn delete(ground: &Ground) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stores_error_is_quoted_by_code_and_message_and_never_at_length() {
+        let why =
+            "404: <Error><Code>NoSuchBucket</Code><Message>It is not there</Message><Key>x</Key></Error>";
+        let Fault(sentence) = unusable("read", why);
+        assert!(sentence.ends_with("(NoSuchBucket: It is not there)."), "{sentence}");
+        assert_eq!(gist("connection refused"), "connection refused");
+        assert!(gist(&"x".repeat(5000)).len() < 400);
+    }
+
+    #[test]
+    fn row_51_each_way_a_store_refuses_has_its_own_mend() {
+        for (why, mend) in [
+            ("error sending request for http://169.254.169.254/latest/api/token", "no credentials were set"),
+            ("<Error><Code>AuthorizationHeaderMalformed</Code></Error>", "set tidemark.bucket.region"),
+            ("301: <Code>PermanentRedirect</Code>", "set tidemark.bucket.region"),
+            ("<Code>RequestTimeTooSkewed</Code>", "clock is wrong"),
+            ("<Code>SignatureDoesNotMatch</Code>", "check the access key and its secret"),
+            ("403 Forbidden: <Code>AccessDenied</Code>", "grant it"),
+            ("404: <Code>NoSuchBucket</Code>", "create it"),
+            ("connection refused", "check its address"),
+        ] {
+            let Fault(sentence) = unusable("written", why);
+            assert!(sentence.contains(mend), "{why}: {sentence}");
+        }
+    }
 }

@@ -45,7 +45,8 @@ pub(super) fn open(config: &Config, seams: &Seams) -> Result<Bucket, OpenError> 
 fn directory(config: &Config, path: &FilePath, options: Options, seams: &Seams) -> Result<Bucket, OpenError> {
     if config.create_directory {
         std::fs::create_dir_all(path).map_err(|e| {
-            OpenError(format!("The bucket directory {} cannot be made: {e}.", path.display()))
+            let fix = "name another, or let the user that runs tidemark make it";
+            OpenError(format!("The bucket directory {} cannot be made ({e}); {fix}.", path.display()))
         })?;
     }
     let store = Arc::new(Directory::open(path, &seams.tasks)?);

@@ -74,6 +74,23 @@ pub struct OwnParcel {
     pub sent: Instant,
 }
 
+/// A lane in numbers, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// PUTs in flight.
+    pub in_flight: usize,
+    /// Bytes added and not committed.
+    pub unacked_bytes: u64,
+    /// Parcels committed.
+    pub committed: u64,
+    /// PUTs sent again because the first was slow.
+    pub hedges: u64,
+    /// Parcels above the low mark: what a takeover would read.
+    pub above_low: usize,
+    /// How long a parcel may stay open at present (the dial's D).
+    pub longest_wait: Duration,
+}
+
 /// Parcels above the low mark at which a lane is behind.
 const PARCELS: usize = 512;
 
@@ -207,6 +224,18 @@ impl Writer {
     /// Bytes added and not committed.
     pub fn unacked_bytes(&self) -> u64 {
         self.state.unacked_bytes()
+    }
+
+    /// The lane in numbers.
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            in_flight: self.appender.in_flight(),
+            unacked_bytes: self.unacked_bytes(),
+            committed: self.commit().0,
+            hedges: self.appender.hedges(),
+            above_low: self.parcels.len(),
+            longest_wait: self.longest_wait(),
+        }
     }
 
     /// Whether producers must wait.

@@ -61,6 +61,7 @@ pub struct Appender {
     answer: mpsc::Sender<Answer>,
     moved: Option<Committed>,
     found: Option<(Seq, Bytes)>,
+    hedges: u64,
 }
 
 /// An object that is not durable yet.
@@ -115,6 +116,7 @@ impl Appender {
             answer,
             moved: None,
             found: None,
+            hedges: 0,
         }
     }
 
@@ -148,6 +150,11 @@ impl Appender {
     /// Objects sent and not durable.
     pub fn in_flight(&self) -> usize {
         self.window.in_flight()
+    }
+
+    /// Copies sent because an earlier one was slow.
+    pub fn hedges(&self) -> u64 {
+        self.hedges
     }
 
     /// Where the log was fenced, once it was.
@@ -186,6 +193,7 @@ impl Appender {
         }
         let now = Instant::now();
         while let Some(seq) = self.window.hedge(now) {
+            self.hedges += 1;
             self.copy(seq, None);
         }
         self.window.stuck(now).map(|seq| Event::Stuck { seq })

@@ -313,6 +313,9 @@ fn partition(node: &Node, row: &Row, leaders: &mut NewLeaders<'_>) -> PartitionD
         }
         Err(code) => {
             out.error_code = code.code();
+            if row.found.is_ok() {
+                node.metrics.fetch_failed(&row.name);
+            }
             if let Some((leader, epoch)) = row.found.ok().and_then(|tp| leaders.beside(*code, tp)) {
                 out.current_leader =
                     LeaderIdAndEpoch { leader_id: leader.0, leader_epoch: epoch.0, ..Default::default() };

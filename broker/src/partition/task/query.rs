@@ -4,7 +4,7 @@ use tidemark_proto::id::{LeaderEpoch, Offset, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 
 use super::super::index::{Appetite, Source};
-use super::super::{Ask, Bounds, Instant, Look, Query, Row};
+use super::super::{Ask, Bounds, Instant, Look, Query, Row, Vitals};
 use super::{Open, Slot, Task};
 
 impl Task {
@@ -63,6 +63,9 @@ impl Task {
             Query::Producers { tp, reply } => {
                 reply.send(self.find(tp, None).map(|open| open.state.producers())).ok();
             }
+            Query::Vitals { reply } => {
+                reply.send(self.vitals()).ok();
+            }
             Query::Survey { reply } => {
                 let rows = self.partitions.iter().filter_map(|(tp, slot)| match slot {
                     Slot::Open(open) => Some(open.row(*tp)),
@@ -70,6 +73,16 @@ impl Task {
                 });
                 reply.send(rows.collect()).ok();
             }
+        }
+    }
+
+    fn vitals(&self) -> Vitals {
+        let count = |of: fn(&Slot) -> bool| self.partitions.values().filter(|slot| of(slot)).count();
+        Vitals {
+            lane: self.lane.gauges(),
+            parked: self.parked.len(),
+            opening: count(|slot| matches!(slot, Slot::Opening { .. })),
+            offline: count(|slot| matches!(slot, Slot::Offline)),
         }
     }
 
@@ -119,6 +132,7 @@ impl Open {
             end: self.state.end(),
             producers: self.state.producer_count(),
             stored_bytes: self.index.stored_bytes(),
+            extents: self.index.extent_count(),
             waiting: self.waiters.count(),
         }
     }
