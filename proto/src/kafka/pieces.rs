@@ -203,7 +203,7 @@ mod tests {
         pieces.push(FileSlice { file: file.clone(), offset: 3, len: 4 });
         pieces.push(Bytes::from_static(b"yz"));
         assert_eq!(pieces.len(), 8);
-        assert_eq!(&pieces.into_bytes().unwrap()[..], b"ab3456yz");
+        assert_eq!(&pieces.clone().into_bytes().unwrap()[..], b"ab3456yz");
         for range in [0..8, 1..2, 1..7, 3..5, 7..8, 4..4] {
             let due = &b"ab3456yz"[range.clone()];
             assert_eq!(&pieces.slice(range.clone()).into_bytes().unwrap()[..], due, "{range:?}");
