@@ -1,8 +1,9 @@
 //! What befalls the world: blows, and what ends each of them. They overlap.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidemark_tiering::bucket::faults::{Absence, Weather};
+use tidemark_tiering::bucket::faults::{Absence, Faulty, Weather};
 use tidemark_tiering::seam::Tasks;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -16,8 +17,10 @@ pub enum Mend {
     Start(usize),
     /// What is left of the broker in this slot ends, and another starts.
     Restart(usize),
-    /// These tasks run on.
-    Thaw(Tasks),
+    /// These tasks stop.
+    Freeze(Tasks),
+    /// They run on, and what this broker sends is quick again.
+    Thaw(Tasks, Arc<Faulty>),
     /// These end.
     Kill(Tasks),
     /// These two hear one another again.
@@ -128,13 +131,21 @@ impl World {
         if self.entropy.below(2) == 0 { Absence::Refusing } else { Absence::Silent }
     }
 
-    /// `SIGSTOP`, and `SIGCONT` later.
+    /// `SIGSTOP`, and `SIGCONT` later. Half the time with parcels on their way, which land while it stands still.
     fn freeze(&mut self, slot: usize) {
-        let Some(tasks) = self.brokers[slot].as_ref().map(|b| b.seams.tasks.clone()) else { return };
+        let Some(broker) = self.brokers[slot].as_ref() else { return };
+        let (tasks, store) = (broker.seams.tasks.clone(), broker.store.clone());
         self.count("blow: freeze");
-        tasks.freeze();
+        let ms = |most| Duration::from_millis(self.entropy.below(most));
+        let mut at = Instant::now();
+        if self.entropy.below(2) == 0 {
+            let slow = vec![("wal/".to_owned(), Duration::from_secs(1) + ms(7_000))];
+            store.set_weather(Weather { slow, ..Weather::default() });
+            at += ms(400);
+        }
         let most = if self.entropy.below(2) == 0 { 3_000 } else { 15_000 };
-        self.later(most, Mend::Thaw(tasks));
+        let thaw = (at + ms(most), Mend::Thaw(tasks.clone(), store));
+        self.mends.extend([(at, Mend::Freeze(tasks)), thaw]);
     }
 
     /// A second process with the same node id; the older one is still there and finds out by itself.
@@ -163,7 +174,11 @@ impl World {
                 self.kill(slot);
                 self.start(slot);
             }
-            Mend::Thaw(tasks) => tasks.thaw(),
+            Mend::Freeze(tasks) => tasks.freeze(),
+            Mend::Thaw(tasks, store) => {
+                tasks.thaw();
+                store.set_weather(Weather::default());
+            }
             Mend::Kill(tasks) => tasks.kill(),
             Mend::Peers(a, b) => self.peers.mend(&a, &b),
             Mend::Clients(slot) => {
