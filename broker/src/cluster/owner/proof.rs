@@ -114,7 +114,9 @@ impl Owner {
                 tracing::info!(generation = %self.generation, seq = %tried.seq, "another controller took over");
                 return false;
             }
-            _ => {}
+            Some(false) => {}
+            // No answer: a store that refuses at once must not be asked without a pause. The next tick tries again.
+            None => return true,
         }
         self.grant(Instant::now());
         true
