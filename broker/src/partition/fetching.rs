@@ -36,13 +36,16 @@ const READERS: usize = 8192;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Asker(pub u64);
 
+/// Sequential readers: who asks for what.
+type Handles = Lru<(Asker, TopicPartition), Arc<Handle>>;
+
 /// Reads for fetches and for the coordinators. Cheap to clone.
 #[derive(Clone)]
 pub struct Fetching {
     reader: Reader,
     hot: Hot,
     archive: Arc<Archive>,
-    handles: Arc<Mutex<Lru<(Asker, TopicPartition), Arc<Handle>>>>,
+    handles: Arc<Mutex<Handles>>,
     seams: Seams,
 }
 

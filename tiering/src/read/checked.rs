@@ -120,7 +120,7 @@ pub(crate) fn join(ranges: &mut Ranges, new: Range<u64>) {
         None => new.end,
     };
     let start = if from < until { start } else { new.start };
-    ranges.splice(from..until, [start..end]);
+    ranges.splice(from..until, std::iter::once(start..end));
 }
 
 impl Reader {
