@@ -35,17 +35,17 @@ model:
 
 # Real clients (confluent, franz-go, java, tools) against a directory or S3
 compat BUCKET="dir" CLIENTS="confluent,franz-go,java,tools":
-    cargo build -p tidemark-broker
+    cargo build --bins
     python3 {{compat}}/smoke.py --tidemark {{target}}/debug/tidemark --bucket {{BUCKET}} --clients {{CLIENTS}}
 
 # kill -9 rounds under load; ARGS as of chaos.py, e.g. `--bucket s3 --brokers 2`
 chaos ROUNDS="10" *ARGS="":
-    cargo build -p tidemark-broker -p tidemark-bench
+    cargo build --bins
     python3 {{compat}}/chaos.py --tidemark {{target}}/debug/tidemark --bench {{target}}/debug/tidemark-bench --rounds {{ROUNDS}} {{ARGS}}
 
 # The store suite on a real S3 server
 conform:
-    python3 {{compat}}/world.py s3 cargo test -p tidemark-tiering --test store_conformance -- --nocapture
+    python3 {{compat}}/world.py s3 cargo test --test store_conformance -- --nocapture
 
 # Load, raw store and fault proxy: `just bench produce --bootstrap 127.0.0.1:9092`
 bench *ARGS:

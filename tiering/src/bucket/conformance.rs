@@ -111,6 +111,14 @@ impl Ground {
         answered("read", self.bucket.get(Kind::Probe, key, span, PATIENCE)).await
     }
 
+    /// Whether the bucket answers for an object that nobody wrote: with none, or with why not.
+    pub async fn is_there(&self) -> Result<(), Fault> {
+        match self.get(&self.key("nobody-wrote-this"), Span::All).await? {
+            None => Ok(()),
+            Some(_) => Err(unwritten()),
+        }
+    }
+
     async fn list(&self, after: Option<&str>) -> Result<Vec<String>, Fault> {
         let folder = self.folder();
         let listed = self.bucket.list(Kind::Probe, &folder, after, PATIENCE);
@@ -210,7 +218,7 @@ async fn races(ground: &Ground) -> Result<(), Fault> {
 async fn race(ground: &Ground, what: &str, racers: usize) -> Result<(), Fault> {
     let key = ground.key(what);
     if ground.get(&key, Span::All).await?.is_some() {
-        return Err(Fault("The store holds an object that nobody wrote; use a prefix of its own.".into()));
+        return Err(unwritten());
     }
     let bodies: Vec<Body> = (0..racers).map(|_| ground.body(48)).collect();
     let placed = join_all(bodies.iter().map(|body| ground.place(&key, body))).await;
@@ -228,6 +236,10 @@ async fn race(ground: &Ground, what: &str, racers: usize) -> Result<(), Fault> {
     if told { Ok(()) } else { Err(overwritten()) }
 }
 
+fn unwritten() -> Fault {
+    Fault("The store holds an object that nobody wrote; use a prefix of its own.".into())
+}
+
 fn unseen(done: &str) -> Fault {
     Fault(format!(
         "An object that the store confirmed could not be {done} right away: it is not strongly consistent; \
@@ -239,9 +251,7 @@ async fn read_after_write(ground: &Ground) -> Result<(), Fault> {
     for round in 0..4 {
         let (key, body) = (ground.key(&format!("fresh-{round}")), ground.body(1000));
         if ground.get(&key, Span::All).await?.is_some() {
-            return Err(Fault(
-                "The store holds an object that nobody wrote; use a prefix of its own.".into(),
-            ));
+            return Err(unwritten());
         }
         ground.place(&key, &body).await?;
         match ground.get(&key, Span::All).await? {

@@ -42,6 +42,9 @@ pub struct ProbeFailure {
 /// Probes the store under the bucket, writing to `probe/<life>/` only.
 pub async fn run(bucket: &Bucket, life: Life, level: Level) -> Result<Report, ProbeFailure> {
     let ground = Ground::new(bucket, life);
+    // Before anything is written: some stores make a bucket of a wrong name at its first write.
+    let there = ground.is_there().await;
+    there.map_err(|Fault(sentence)| ProbeFailure { check: "the_bucket_is_there", sentence })?;
     let checks = match level {
         Level::Fast => &FAST[..],
         Level::Full => &FULL[..],
