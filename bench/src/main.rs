@@ -28,6 +28,8 @@ enum Command {
     Fetch(workload::FetchArgs),
     /// Produce and read along: end-to-end latency
     Mixed(workload::ProduceArgs),
+    /// Start a broker again and again after a kill -9: time to its first answer and its first ack
+    Start(workload::StartArgs),
     /// A fault proxy to put before a real S3 server
     Proxy(proxy::Args),
     /// The raw store: PUT and GET by size and concurrency
@@ -55,6 +57,7 @@ fn run() -> Result<()> {
             Command::Produce(args) => print(&workload::run_produce(&args, &seams).await?, args.target.json),
             Command::Fetch(args) => print(&workload::run_fetch(&args, &seams).await?, args.target.json),
             Command::Mixed(args) => print(&workload::run_mixed(&args, &seams).await?, args.target.json),
+            Command::Start(args) => print(&workload::run_start(&args, &seams).await?, args.target.json),
             Command::Proxy(args) => run_proxy(&args).await,
             Command::Store(args) => print(&store::run(&args, &seams).await?, args.json),
         }

@@ -53,15 +53,20 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Finds the topic, creating it with `partitions` if it does not exist and `partitions` is not 0.
-    pub async fn open(bootstrap: &str, topic: &str, partitions: u32, tasks: Tasks) -> Result<Cluster> {
-        let cluster = Cluster {
+    /// A cluster that nobody has asked yet: it knows no leaders.
+    pub fn absent(bootstrap: &str, topic: &str, tasks: Tasks) -> Cluster {
+        Cluster {
             bootstrap: bootstrap.split(',').map(str::to_owned).collect(),
             topic: topic.to_owned(),
             tasks,
             leaders: Mutex::new(Vec::new()),
             links: tokio::sync::Mutex::new(BTreeMap::new()),
-        };
+        }
+    }
+
+    /// Finds the topic, creating it with `partitions` if it does not exist and `partitions` is not 0.
+    pub async fn open(bootstrap: &str, topic: &str, partitions: u32, tasks: Tasks) -> Result<Cluster> {
+        let cluster = Cluster::absent(bootstrap, topic, tasks);
         if partitions > 0 {
             cluster.create(partitions).await?;
         }

@@ -5,6 +5,7 @@ pub mod batches;
 pub mod cluster;
 pub mod fetch;
 pub mod produce;
+pub mod start;
 pub mod verify;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use batches::{Batches, Codec};
 use cluster::{Cluster, EARLIEST, LATEST};
 use fetch::{Read, Sizes, Want};
 use produce::{Due, Plan, Produced};
+pub use start::{StartArgs, run_start};
 
 const MIB: f64 = (1u64 << 20) as f64;
 /// Batches of a partition that a mixed run's reader may be behind.

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::batches::Batches;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Link};
 use crate::latency::Latency;
 
 /// The last version that names topics by name.
@@ -177,28 +177,34 @@ async fn resend(plan: &Arc<Plan>, index: usize, produced: &mut Produced, failed:
 
 async fn send(plan: Arc<Plan>, index: usize, due: Due) -> Answer {
     let batch = plan.batches.stamped(due.number);
-    match exchange(&plan, index, batch).await {
+    match to_leader(&plan, index, batch).await {
         Ok((ErrorCode::None | ErrorCode::DuplicateSequenceNumber, offset)) => Answer::Acked(due, offset),
         Ok((code, _)) => Answer::Failed(due, code.to_string(), code.is_retriable()),
         Err(error) => Answer::Failed(due, error.to_string(), true),
     }
 }
 
-async fn exchange(plan: &Plan, index: usize, batch: Bytes) -> Result<(ErrorCode, i64)> {
+async fn to_leader(plan: &Plan, index: usize, batch: Bytes) -> Result<(ErrorCode, i64)> {
     let link = plan.cluster.link(&plan.cluster.leader(index), index % plan.connections).await?;
-    let data =
-        produce_request::PartitionProduceData { index: i32::try_from(index)?, records: Some(batch.into()) };
+    exchange(&link, &plan.cluster.topic, i32::try_from(index)?, batch, plan.acks, plan.timeout_ms).await
+}
+
+/// Produces one batch over a connection; its base offset with the answer's code.
+pub async fn exchange(
+    link: &Link,
+    topic: &str,
+    index: i32,
+    batch: Bytes,
+    acks: i16,
+    timeout_ms: i32,
+) -> Result<(ErrorCode, i64)> {
+    let data = produce_request::PartitionProduceData { index, records: Some(batch.into()) };
     let topic = produce_request::TopicProduceData {
-        name: plan.cluster.topic.as_str().into(),
+        name: topic.into(),
         partition_data: vec![data],
         ..Default::default()
     };
-    let request = ProduceRequest {
-        transactional_id: None,
-        acks: plan.acks,
-        timeout_ms: plan.timeout_ms,
-        topic_data: vec![topic],
-    };
+    let request = ProduceRequest { transactional_id: None, acks, timeout_ms, topic_data: vec![topic] };
     let answer = link.call(VERSION_MAX, &request).await?;
     let partition = answer.responses.first().and_then(|topic| topic.partition_responses.first());
     let partition = partition.context("Produce answers no partition")?;

@@ -213,10 +213,13 @@ class Broker:
     def address(self):
         return f"127.0.0.1:{self.port}"
 
-    def start(self, patience=60, wait=True):
+    def command(self):
         sets = [part for name, value in self.settings.items() for part in ("--set", f"{name}={value}")]
+        return [self.binary, "serve", *sets]
+
+    def start(self, patience=60, wait=True):
         env = {"AWS_ACCESS_KEY_ID": S3_KEY, "AWS_SECRET_ACCESS_KEY": S3_SECRET}
-        self.child = Child(f"broker {self.node}", [self.binary, "serve", *sets], self.log, env)
+        self.child = Child(f"broker {self.node}", self.command(), self.log, env)
         if wait:
             self.wait_ready(patience)
 
