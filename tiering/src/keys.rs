@@ -256,6 +256,11 @@ pub fn meta(at: Position) -> String {
     Name::Meta(at).to_string()
 }
 
+/// What a generation's keys begin with: a listing after it begins with its first object.
+pub fn generation(generation: Generation) -> String {
+    format!("{META}{:020}", generation.0)
+}
+
 /// The key of the metadata snapshot at a position.
 pub fn snapshot(at: Position) -> String {
     Name::Snapshot(at).to_string()

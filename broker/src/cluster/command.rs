@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 use tidemark_proto::id::{
-    BrokerEpoch, BrokerId, LaneId, LeaderEpoch, Life, Offset, PartitionIndex, ProducerId, Seq, TopicId,
-    TopicPartition,
+    BrokerEpoch, BrokerId, LaneId, LeaderEpoch, Life, Offset, PartitionIndex, Position, ProducerId, Seq,
+    TopicId, TopicPartition,
 };
 use tidemark_proto::kafka::error::ErrorCode;
 
@@ -128,6 +128,11 @@ pub enum Command {
     ForgetLane {
         /// The lane.
         lane: LaneId,
+    },
+    /// Notes that the metadata log's own data below this position is gone, so that nobody looks for it again.
+    NoteSwept {
+        /// The position.
+        below: Position,
     },
     /// Takes the next block of 1,000 producer ids.
     AllocateProducerIds {

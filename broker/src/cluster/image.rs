@@ -167,6 +167,7 @@ pub struct Image {
     pub(super) quotas: Arc<quota::Table>,
     pub(super) next_epoch: BrokerEpoch,
     pub(super) next_producer: ProducerId,
+    pub(super) swept: Position,
     /// Partitions led per node; derived, never stored.
     pub(super) led: Arc<BTreeMap<BrokerId, u32>>,
     /// Runs by range; derived, never stored.
@@ -193,6 +194,7 @@ impl Default for Image {
             quotas: Arc::default(),
             next_epoch: BrokerEpoch(1),
             next_producer: ProducerId(0),
+            swept: Position::default(),
             led: Arc::default(),
             ranges: Arc::default(),
         }
@@ -219,6 +221,11 @@ impl Image {
     /// Counts the records folded in.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The log's own data below this position is known to be deleted.
+    pub fn swept(&self) -> Position {
+        self.swept
     }
 
     /// The owner of the generation reached.
@@ -486,6 +493,7 @@ impl Image {
             Record::LaneForgotten { lane } => {
                 Arc::make_mut(&mut self.lanes).remove(lane);
             }
+            Record::LogSwept { below } => self.swept = *below,
             Record::CutCommitted { lane, low, runs, checkpoint, version } => {
                 self.cut_committed(*lane, *low, runs, checkpoint.as_ref(), *version);
             }

@@ -34,6 +34,9 @@ pub struct StartError(pub String);
 #[derive(Clone, Debug)]
 struct Alarm(String);
 
+/// A seal costs a reader a GET and a LIST (E6).
+const SEAL_REQUESTS: u64 = 2;
+
 /// Between looks at a log that cannot be read on.
 const ALARM_PAUSE: Duration = Duration::from_secs(5);
 
@@ -139,7 +142,7 @@ impl Member {
                 #[cfg(test)]
                 self.image.check();
                 self.kept.data.insert(at);
-                self.kept.since += bytes.len() as u64;
+                self.kept.since += bytes.len() as u64 + self.shared.timings.request_weight;
                 self.reader.applied();
             }
             Object::Seal(seal) => {
@@ -182,6 +185,7 @@ impl Member {
     /// The seal at `at` counts: the reader is in the generation it opens.
     fn cross(&mut self, at: Position, seal: SealFound) {
         self.image.cross(seal.cluster, seal.owner(at));
+        self.kept.since += SEAL_REQUESTS * self.shared.timings.request_weight;
         tracing::info!(generation = %self.image.position().generation, owner = seal.by.address, "metadata generation");
         self.crossed = Some((at, seal, Instant::now()));
     }

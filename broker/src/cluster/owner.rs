@@ -74,6 +74,8 @@ enum Inner {
     Lapse(Course, Vec<super::command::Sealed>),
     /// A snapshot is durable.
     Snapshot(snapshots::Written),
+    /// What lay below a snapshot is deleted.
+    Swept(Position),
 }
 
 type Tell = oneshot::Sender<(Result<Reply, ErrorCode>, Position)>;
@@ -253,7 +255,8 @@ impl Owner {
             sent.entry.records.iter().for_each(witness);
             sent.entry.records.iter().for_each(|record| self.durable.apply(record));
             self.durable.advance(sent.link);
-            self.snapshots.wrote(at, sent.bytes.len() as u64);
+            let weight = sent.bytes.len() as u64 + self.shared.timings.request_weight;
+            self.snapshots.wrote(at, weight);
             self.followers.object(at, sent.bytes);
             replies.extend(sent.waiting);
         }
@@ -355,6 +358,7 @@ impl Owner {
             Inner::Lapse(course, sealed) => self.lapse(course, sealed),
             Inner::Sealed(course, sealed) => self.sealed(course, sealed),
             Inner::Snapshot(written) => self.snapshot_written(&written),
+            Inner::Swept(below) => self.submit(Command::NoteSwept { below }, oneshot::channel().0),
         }
         true
     }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tidemark_proto::id::{
-    BrokerEpoch, BrokerId, Generation, LaneId, Life, Offset, PartitionIndex, ProducerId, Seq, TopicId,
-    TopicPartition,
+    BrokerEpoch, BrokerId, Generation, LaneId, Life, Offset, PartitionIndex, Position, ProducerId, Seq,
+    TopicId, TopicPartition,
 };
 
 use super::image::{Broker, CheckpointRow, RunRow};
@@ -96,6 +96,11 @@ pub enum Record {
     LaneForgotten {
         /// The lane.
         lane: LaneId,
+    },
+    /// The metadata log's own data below this position was deleted (E10).
+    LogSwept {
+        /// The position.
+        below: Position,
     },
     /// A topic was created, with leader epoch 0 everywhere.
     TopicCreated {

@@ -97,6 +97,10 @@ impl Image {
                 let cut = cuts::Cut { by: *by, lane: *lane, low: *low, version: *version };
                 self.commit_cut(cut, runs, checkpoint.as_ref())
             }
+            Command::NoteSwept { below } => {
+                let news = *below > self.swept && *below <= self.position;
+                Ok(done(news.then_some(Record::LogSwept { below: *below }).into_iter().collect()))
+            }
             Command::ForgetLane { lane } => Ok(self.forget_lane(*lane)),
             Command::AllocateProducerIds { by } => self.allocate_producers(*by),
             Command::SetConfig { scope, set, validate_only } => {

@@ -25,6 +25,8 @@ pub struct Timings {
     pub delete_grace: Duration,
     /// A snapshot is due when the log since the last outgrows half of it, at least this (E9).
     pub snapshot_min: u64,
+    /// What a request weighs in that: a reader that starts waits as long for it as for so many bytes.
+    pub request_weight: u64,
 }
 
 impl Default for Timings {
@@ -40,6 +42,7 @@ impl Default for Timings {
             ack: Duration::from_secs(60),
             delete_grace: Duration::from_secs(600),
             snapshot_min: 1 << 20,
+            request_weight: 32 << 10,
         }
     }
 }

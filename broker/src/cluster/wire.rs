@@ -9,8 +9,8 @@ mod snapshot;
 use bytes::Bytes;
 use prost::Message;
 use tidemark_proto::id::{
-    BrokerEpoch, BrokerId, Generation, LaneId, Life, Nonce, Offset, PartitionIndex, ProducerId, Seq, TopicId,
-    TopicPartition,
+    BrokerEpoch, BrokerId, Generation, LaneId, Life, Nonce, Offset, PartitionIndex, Position, ProducerId,
+    Seq, TopicId, TopicPartition,
 };
 use tidemark_proto::rpc::meta::v1 as pb;
 use uuid::Uuid;
@@ -184,6 +184,7 @@ fn record_to(record: &Record) -> pb::Record {
         Record::LaneRecoverer { lane, recoverer } => {
             Kind::LaneRecoverer(pb::LaneRecoverer { lane: Some(lane_to(*lane)), recoverer: recoverer.0 })
         }
+        Record::LogSwept { below } => Kind::LogSwept(swept_to(*below)),
         Record::LaneForgotten { lane } => {
             Kind::LaneForgotten(pb::LaneForgotten { lane: Some(lane_to(*lane)) })
         }
@@ -279,6 +280,7 @@ fn record_from(record: pb::Record) -> Read<Record> {
         Kind::LaneRecoverer(r) => {
             Record::LaneRecoverer { lane: lane_from(r.lane)?, recoverer: BrokerId(r.recoverer) }
         }
+        Kind::LogSwept(r) => Record::LogSwept { below: swept_from(&r) },
         Kind::LaneForgotten(r) => Record::LaneForgotten { lane: lane_from(r.lane)? },
         Kind::TopicCreated(r) => Record::TopicCreated {
             id: topic_id(&r.id)?,
@@ -329,4 +331,12 @@ fn record_from(record: pb::Record) -> Read<Record> {
         }
         Kind::FeatureLevel(r) => Record::FeatureLevel { name: r.name, level: small(r.level)? },
     })
+}
+
+fn swept_to(below: Position) -> pb::LogSwept {
+    pb::LogSwept { generation: below.generation.0, seq: below.seq.0 }
+}
+
+fn swept_from(row: &pb::LogSwept) -> Position {
+    Position { generation: Generation(row.generation), seq: Seq(row.seq) }
 }

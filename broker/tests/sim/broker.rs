@@ -62,6 +62,7 @@ pub async fn boot(place: Place, plan: Plan, seams: Seams, running: Arc<Mutex<Opt
         ack: config.timings.ack_doubt,
         delete_grace: config.timings.delete_grace,
         snapshot_min: plan.snapshot_min,
+        request_weight: plan.request_weight,
         ..Timings::default()
     };
     let start = Start {

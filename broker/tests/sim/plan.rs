@@ -43,6 +43,8 @@ pub struct Plan {
     pub hot_bytes: u64,
     /// Bytes of metadata log after which a snapshot is due.
     pub snapshot_min: u64,
+    /// What a request weighs in that.
+    pub request_weight: u64,
 }
 
 impl Plan {
@@ -65,6 +67,7 @@ impl Plan {
             stuck_ms: one_of(&[6_000, 15_000, 120_000]),
             hot_bytes: one_of(&[0, 4_096, 64 << 20]),
             snapshot_min: one_of(&[1_000, 8_000, 1 << 20]),
+            request_weight: one_of(&[0, 500, 32 << 10]),
         }
     }
 

@@ -18,6 +18,7 @@ mod place;
 mod price;
 pub mod probe;
 mod read;
+mod second;
 mod trouble;
 
 use std::fmt;
@@ -156,6 +157,8 @@ pub struct Options {
     pub prices: Prices,
     /// Time allowed for an attempt, beyond what its bytes take at 1 MiB/s.
     pub attempt: Duration,
+    /// When a read that has not been answered is asked a second time, beyond what its bytes take at 4 MiB/s.
+    pub late: Option<Duration>,
     /// Whether the store reads the end of an object without knowing its size.
     pub suffix_reads: bool,
     /// How many keys one delete request takes.
@@ -168,6 +171,7 @@ impl Default for Options {
             prefix: String::new(),
             prices: Prices::Free,
             attempt: Duration::from_secs(5),
+            late: Some(Duration::from_millis(500)),
             suffix_reads: true,
             delete_batch: 1,
         }
@@ -185,6 +189,7 @@ struct Inner {
     seams: Seams,
     meter: Mutex<meter::Meter>,
     watch: Mutex<health::Watch>,
+    seconds: Mutex<second::Allowance>,
 }
 
 impl Bucket {
@@ -216,6 +221,7 @@ impl Bucket {
             seams: seams.clone(),
             meter: Mutex::default(),
             watch: Mutex::new(health::Watch::new()),
+            seconds: Mutex::default(),
         }))
     }
 

@@ -24,7 +24,11 @@ pub(super) fn open(config: &Config, seams: &Seams) -> Result<Bucket, OpenError> 
             let store = Arc::new(Memory::new(seams.clock.clone()));
             Ok(Bucket::new(store, priced(options, Prices::Free), seams))
         }
-        Place::Directory(path) => directory(config, &path, priced(options, Prices::Free), seams),
+        Place::Directory(path) => {
+            // A disk that is slow is not faster for being asked twice.
+            let options = Options { late: None, ..options };
+            directory(config, &path, priced(options, Prices::Free), seams)
+        }
         Place::S3 { bucket, prefix } => {
             let (store, default) = s3(config, &bucket)?;
             let options = Options { prefix, delete_batch: 1000, ..priced(options, default) };

@@ -11,6 +11,7 @@ use tidemark_proto::id::Millis;
 
 use super::attempt::Moved;
 use super::meter::Verb;
+use super::second::expected;
 use super::trouble::Trouble;
 use super::{Bucket, Fetched, Kind, Listed, Patience, Span};
 use crate::error::Error;
@@ -30,8 +31,9 @@ impl Bucket {
         patience: Patience,
     ) -> Result<Option<Fetched>, Error> {
         let mut failed = 0;
+        let bytes = expected(kind, &span);
         loop {
-            match self.get_once(kind, key, &span).await {
+            match self.asked_twice_if_late(bytes, || self.get_once(kind, key, &span)).await {
                 Ok(fetched) => return Ok(Some(fetched)),
                 Err(Trouble::Absent) => return Ok(None),
                 Err(trouble) => self.again(patience, &mut failed, &trouble).await?,
@@ -127,7 +129,7 @@ impl Bucket {
     ) -> Result<Vec<Listed>, Error> {
         let mut failed = 0;
         loop {
-            match self.list_once(kind, prefix, after).await {
+            match self.asked_twice_if_late(0, || self.list_once(kind, prefix, after)).await {
                 Ok(listed) => return Ok(listed),
                 Err(trouble) => self.again(patience, &mut failed, &trouble).await?,
             }

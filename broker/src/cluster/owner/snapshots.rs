@@ -21,7 +21,7 @@ use super::{Inner, Owner};
 pub(in super::super) struct Kept {
     /// Keys read or written as data.
     pub data: BTreeSet<Position>,
-    /// Bytes of the log since the newest snapshot.
+    /// What a reader has to take in since the newest snapshot: bytes, and the weight of its requests.
     pub since: u64,
     /// Bytes of that snapshot.
     pub snapshot: u64,
@@ -52,9 +52,9 @@ impl Snapshots {
     }
 
     /// An own object is committed.
-    pub fn wrote(&mut self, at: Position, bytes: u64) {
+    pub fn wrote(&mut self, at: Position, weight: u64) {
         self.kept.data.insert(at);
-        self.kept.since += bytes;
+        self.kept.since += weight;
     }
 }
 
@@ -66,7 +66,7 @@ impl Owner {
             return;
         }
         self.snapshots.writing = true;
-        let at = self.durable.position();
+        let (at, swept) = (self.durable.position(), self.durable.swept());
         let pieces = log::snapshot(&self.durable, self.shared.life, self.shared.seams.entropy.nonce());
         let body = Body::from(pieces);
         let (bucket, inner) = (self.shared.bucket.clone(), self.inner.clone());
@@ -87,8 +87,9 @@ impl Owner {
             // Outlives the ownership: what it deletes is below a durable snapshot for ever.
             tasks.spawn(async move {
                 tokio::time::sleep(grace).await;
-                if let Err(error) = sweep(&bucket, at, &data).await {
-                    tracing::warn!(%error, "collected metadata objects were not all deleted");
+                match sweep(&bucket, swept, at, &data).await {
+                    Ok(()) => drop(inner.send(Inner::Swept(at)).await),
+                    Err(error) => tracing::warn!(%error, "collected metadata objects were not all deleted"),
                 }
             });
         });
@@ -104,27 +105,30 @@ impl Owner {
     }
 }
 
-/// Deletes what lies below the durable snapshot at `at` (E10). `data` are keys known to hold data.
+/// Deletes what lies below the durable snapshot at `at` (E10). `data` are keys known to hold data; below `swept` it was
+/// done before.
 pub(in super::super) async fn sweep(
     bucket: &Bucket,
+    swept: Position,
     at: Position,
     data: &BTreeSet<Position>,
 ) -> Result<(), Error> {
-    let listed = bucket.list(Kind::Meta, keys::META, None, Patience::Tries(3)).await?;
-    let (mut gone, mut old) = (Vec::new(), Vec::new());
+    let snapshots = bucket.list(Kind::Snapshot, keys::SNAPSHOTS, None, Patience::Tries(3)).await?;
+    let old = snapshots.into_iter().map(|object| object.key);
+    let old =
+        old.filter(|key| matches!(Name::parse(key), Some(Name::Snapshot(other)) if other < at)).collect();
+    let after = keys::generation(swept.generation);
+    let listed = bucket.list(Kind::Meta, keys::META, Some(&after), Patience::Tries(3)).await?;
+    let mut gone = Vec::new();
     for object in listed {
-        match Name::parse(&object.key) {
-            Some(Name::Snapshot(other)) if other < at => old.push(object.key),
-            Some(Name::Meta(below)) if below < at => {
-                // A seal is never longer than SEAL_MAX (E11).
-                let is_data = data.contains(&below)
-                    || object.size > SEAL_MAX
-                    || reads_as_data(bucket, &object.key).await?;
-                if is_data {
-                    gone.push(object.key);
-                }
+        let Some(Name::Meta(below)) = Name::parse(&object.key) else { continue };
+        if below < at {
+            // A seal is never longer than SEAL_MAX (E11).
+            let is_data =
+                data.contains(&below) || object.size > SEAL_MAX || reads_as_data(bucket, &object.key).await?;
+            if is_data {
+                gone.push(object.key);
             }
-            _ => {}
         }
     }
     let count = gone.len();

@@ -23,7 +23,7 @@ struct Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    (0u8..13, 0u8..6, 0u8..8, any::<u8>()).prop_map(|(verb, a, b, c)| Act { verb, a, b, c })
+    (0u8..14, 0u8..6, 0u8..8, any::<u8>()).prop_map(|(verb, a, b, c)| Act { verb, a, b, c })
 }
 
 fn command(image: &Image, step: u128, act: Act) -> Command {
@@ -86,6 +86,7 @@ fn command(image: &Image, step: u128, act: Act) -> Command {
             Some((lane, _)) => Command::ForgetLane { lane },
             None => Command::AllocateProducerIds { by: epoch },
         },
+        11 => Command::NoteSwept { below: image.position() },
         _ => {
             let pick = lanes.get(usize::from(c) % lanes.len().max(1));
             let (lane, low, sealed) = pick.copied().unwrap_or_default();

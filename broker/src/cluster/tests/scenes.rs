@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidemark_proto::id::{BrokerEpoch, BrokerId, Generation, Position, Seq};
+use tidemark_tiering::bucket::{Bucket, Kind, MeterRow, Verb};
 use tokio::time::{Instant, sleep};
 
 use super::super::command::{Command, Reply};
@@ -193,6 +194,32 @@ async fn node_ids_are_given_out_and_commands_are_forwarded() {
     let Reply::Producers { first, .. } = b.cluster.submit(take.clone()).await.unwrap() else { panic!() };
     let Reply::Producers { first: next, .. } = b.cluster.submit(take).await.unwrap() else { panic!() };
     assert_eq!(next.0, first.0 + 1_000);
+}
+
+/// Requests on the metadata log so far, reads and listings.
+fn reads(bucket: &Bucket) -> u64 {
+    let of_log = |row: &&MeterRow| matches!(row.kind, Kind::Meta | Kind::Snapshot);
+    let asks = |row: &&MeterRow| matches!(row.verb, Verb::Get | Verb::List);
+    bucket.meter().iter().filter(of_log).filter(asks).map(|row| row.attempts).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_reads_as_little_after_two_hundred_lives_as_after_forty() {
+    let mut world = World::new(21);
+    world.timings.delete_grace = S;
+    let mut most = 0;
+    for life in 0..200 {
+        let (a, _) = world.broker(1).await;
+        if life > 40 {
+            most = most.max(reads(&a.bucket));
+        }
+        sleep(2 * S).await;
+        a.seams.tasks.kill();
+    }
+    assert!(most <= 60, "{most} reads to start");
+    let objects = world.objects();
+    let log = objects.iter().filter(|key| key.starts_with("meta/")).count();
+    assert!((200..260).contains(&log), "{log} objects of the log, of which each life sealed one");
 }
 
 #[tokio::test(start_paused = true)]

@@ -66,6 +66,7 @@ pub fn snapshot_of(image: &Image) -> Bytes {
             .collect(),
         next_epoch: image.next_epoch.0,
         next_producer: image.next_producer.0,
+        swept: Some(super::swept_to(image.swept)),
     };
     message.encode_to_vec().into()
 }
@@ -130,6 +131,7 @@ pub fn snapshot_from(cluster: ClusterId, position: Position, body: Bytes) -> Rea
     }
     image.next_epoch = BrokerEpoch(from.next_epoch);
     image.next_producer = ProducerId(from.next_producer);
+    image.swept = from.swept.as_ref().map(super::swept_from).unwrap_or_default();
     image.count_led();
     Ok(image)
 }
