@@ -82,6 +82,7 @@ impl Plan {
             ("tidemark.cut.parcels", self.cut_parcels),
             ("tidemark.cut.ms", self.cut_ms),
             ("tidemark.delete.grace.ms", self.grace_ms),
+            ("log.segment.delete.delay.ms", self.grace_ms), // the longer of the two holds
             ("tidemark.ack.doubt.ms", self.doubt_ms),
             ("tidemark.stuck.ms", self.stuck_ms),
             ("tidemark.hot.memory.bytes", self.hot_bytes),
