@@ -7,7 +7,7 @@ pub mod connect;
 pub mod grpc;
 
 mod incoming;
-mod partition;
+pub mod partition;
 mod pool;
 mod produce;
 mod status;

@@ -1,7 +1,7 @@
 //! Where a keyed record goes: Kafka's own choice, so that one key has one partition whoever writes it.
 
 /// The partition of `key` among `count`, which is not zero.
-pub(crate) fn of_key(key: &[u8], count: u32) -> u32 {
+pub fn of_key(key: &[u8], count: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff) % count
 }
 
