@@ -1,13 +1,33 @@
-//! The command line: `tidemark dev | serve | dump | probe`.
+//! The command line: `dev`, `serve`, `dump` and `probe` are the broker's own; the others are a Kafka client's and work with
+//! any Kafka broker.
 //!
-//! Exit codes: 0 done, 1 it failed while running, 2 the command line or the configuration is wrong. Errors are one
-//! sentence on stderr: what, and how to mend it.
+//! Exit codes: 0 done, 1 it failed while running, 2 the command line or the configuration is wrong, 130 stopped by Ctrl-C
+//! before it was done. Errors are one sentence on stderr: what, and how to mend it.
 
+mod client;
+mod cluster;
 mod cluster_file;
+mod completions;
+mod configs;
+mod consume;
 mod dump;
+mod format;
+mod groups;
 mod logging;
+mod offsets;
+mod output;
+mod pattern;
+mod position;
 mod probe;
+mod produce;
+mod records;
+mod reset;
+mod sample;
 mod serve;
+mod top;
+mod topics;
+mod watch;
+mod when;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -22,11 +42,14 @@ use crate::config::{self, Broker, ConfigError, Settings};
 const FAILED: u8 = 1;
 /// The exit code of a wrong command line or configuration.
 const WRONG: u8 = 2;
+/// The exit code of a command that Ctrl-C ended before it was done, as shells have it.
+const INTERRUPTED: u8 = 130;
 
 const EXIT_CODES: &str = "\
 Begin with `tidemark dev`: it needs nothing, and prints what to paste next.
+All but dev, serve, dump and probe talk to any Kafka broker: --bootstrap HOST:PORT, or TIDEMARK_BOOTSTRAP.
 
-Exit codes: 0 done, 1 it failed while running, 2 the command line or the configuration is wrong.
+Exit codes: 0 done, 1 it failed while running, 2 the command line or the configuration is wrong, 130 stopped by Ctrl-C.
 Errors are one sentence on stderr: what is wrong, and how to mend it.";
 
 /// A Kafka-compatible broker whose log is a bucket.
@@ -80,6 +103,16 @@ enum Command {
         #[command(flatten)]
         with: With,
     },
+    Topics(topics::Topics),
+    Groups(groups::Groups),
+    Offsets(offsets::Offsets),
+    Configs(configs::Configs),
+    Cluster(cluster::ClusterArgs),
+    Produce(produce::Produce),
+    Consume(consume::Consume),
+    Watch(watch::Watch),
+    Top(top::Top),
+    Completions(completions::Completions),
 }
 
 #[derive(Args, Debug)]
@@ -99,6 +132,8 @@ enum Failure {
     Wrong(String),
     /// It failed while running.
     Failed(String),
+    /// Ctrl-C ended it.
+    Interrupted,
 }
 
 impl From<ConfigError> for Failure {
@@ -122,6 +157,7 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Wrong(why)) => tell(&why, WRONG),
         Err(Failure::Failed(why)) => tell(&why, FAILED),
+        Err(Failure::Interrupted) => ExitCode::from(INTERRUPTED),
     }
 }
 
@@ -160,6 +196,16 @@ fn execute(command: Command) -> Result<(), Failure> {
             logging::start(with.log_format);
             probe::run(config.bucket)
         }
+        Command::Topics(topics) => topics.run(),
+        Command::Groups(groups) => groups.run(),
+        Command::Offsets(offsets) => offsets.run(),
+        Command::Configs(configs) => configs.run(),
+        Command::Cluster(cluster) => cluster.run(),
+        Command::Produce(produce) => produce.run(),
+        Command::Consume(consume) => consume.run(),
+        Command::Watch(watch) => watch.run(),
+        Command::Top(top) => top.run(),
+        Command::Completions(completions) => completions.run(),
     }
 }
 

@@ -63,19 +63,19 @@ pub fn run(config: Broker, dev: Option<&Path>) -> Result<(), Failure> {
 }
 
 /// SIGTERM and SIGINT.
-struct Signals {
+pub(super) struct Signals {
     term: Signal,
     int: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Signals, Failure> {
+    pub(super) fn new() -> Result<Signals, Failure> {
         let open =
             |kind| signal(kind).map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")));
         Ok(Signals { term: open(SignalKind::terminate())?, int: open(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             biased;
             _ = self.term.recv() => {}
@@ -202,7 +202,10 @@ fn hints(dir: &Path, at: &str) -> String {
     format!(
         "  data       {data}\n\
          Try:\n  \
-           kafka-topics.sh --bootstrap-server {at} --create --topic hello\n  \
+           export TIDEMARK_BOOTSTRAP={at}\n  \
+           tidemark topics create hello\n  \
+           echo world | tidemark produce hello\n  \
+           tidemark consume hello\n  \
            kafka-console-producer.sh --bootstrap-server {at} --topic hello\n  \
            kafka-console-consumer.sh --bootstrap-server {at} --topic hello --from-beginning\n  \
            kcat -b {at} -t hello -P      kcat -b {at} -t hello -C\n"

@@ -18,6 +18,7 @@ use tidemark_proto::kafka::messages::{
 use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::record::build::Builder;
 
+mod cli;
 mod crowd;
 mod gateway;
 mod live_config;

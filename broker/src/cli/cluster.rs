@@ -1,0 +1,209 @@
+//! `tidemark cluster`: brokers, who the controller is, what each broker serves, and the features that are on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use tidemark_proto::kafka::api::ApiKey;
+use tidemark_proto::kafka::messages::ApiVersionsRequest;
+
+use super::Failure;
+use super::client::{self, Cluster, Purpose, To, address, by_leader};
+use super::output::{self, Table, show};
+
+/// The cluster: its brokers and what they can do.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: tidemark cluster           its brokers
+         tidemark cluster versions  the APIs they serve")]
+pub struct ClusterArgs {
+    #[command(flatten)]
+    to: To,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Brokers, racks, the controller (this is what `tidemark cluster` alone does).
+    #[command(after_help = "Example: tidemark cluster describe --json")]
+    Describe,
+    /// Versions of every API, by broker.
+    #[command(after_help = "Example: tidemark cluster versions")]
+    Versions,
+    /// Features: what is on, and what could be.
+    #[command(after_help = "Example: tidemark cluster features")]
+    Features,
+}
+
+impl ClusterArgs {
+    /// Prints it.
+    pub fn run(self) -> Result<(), Failure> {
+        let ClusterArgs { to, verb } = self;
+        let json = to.json;
+        client::ask(&to, async |cluster| match verb.unwrap_or(Verb::Describe) {
+            Verb::Describe => describe(&cluster, json).await,
+            Verb::Versions => versions(&cluster, json).await,
+            Verb::Features => features(&cluster, json).await,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Described {
+    cluster_id: Option<String>,
+    controller: i32,
+    topics: usize,
+    partitions: usize,
+    without_leader: usize,
+    brokers: Vec<Broker>,
+}
+
+#[derive(Serialize)]
+struct Broker {
+    id: i32,
+    address: String,
+    rack: Option<String>,
+    controller: bool,
+    leads: usize,
+    answers: bool,
+}
+
+async fn describe(cluster: &Cluster, json: bool) -> Result<(), Failure> {
+    let metadata = cluster.metadata(None).await?;
+    let leaders = by_leader(&metadata.topics);
+    let mut brokers = Vec::new();
+    for broker in &metadata.brokers {
+        brokers.push(Broker {
+            id: broker.node_id,
+            address: address(&broker.host, broker.port),
+            rack: broker.rack.as_ref().map(ToString::to_string),
+            controller: broker.node_id == metadata.controller_id,
+            leads: leaders.get(&broker.node_id).map_or(0, Vec::len),
+            answers: cluster.node(broker.node_id, Purpose::Ask).await.is_ok(),
+        });
+    }
+    brokers.sort_by_key(|broker| broker.id);
+    let partitions: usize = metadata.topics.iter().map(|topic| topic.partitions.len()).sum();
+    let described = Described {
+        cluster_id: metadata.cluster_id.as_ref().map(ToString::to_string),
+        controller: metadata.controller_id,
+        topics: metadata.topics.len(),
+        partitions,
+        without_leader: partitions - leaders.values().map(Vec::len).sum::<usize>(),
+        brokers,
+    };
+    output::show_text(json, &described, || text(&described))
+}
+
+fn text(cluster: &Described) -> String {
+    let mut table = Table::new(&[">BROKER", "ADDRESS", "RACK", ">LEADS", "ANSWERS", "CONTROLLER"]);
+    let yes = |yes: bool, no: &str| if yes { "yes".to_owned() } else { no.to_owned() };
+    for broker in &cluster.brokers {
+        table.row([
+            broker.id.to_string(),
+            broker.address.clone(),
+            broker.rack.clone().unwrap_or_else(|| "-".into()),
+            broker.leads.to_string(),
+            yes(broker.answers, "NO"),
+            yes(broker.controller, ""),
+        ]);
+    }
+    format!(
+        "cluster {}: {} brokers, {} topics, {} partitions ({} without a leader)\n{}",
+        cluster.cluster_id.as_deref().unwrap_or("-"),
+        cluster.brokers.len(),
+        cluster.topics,
+        cluster.partitions,
+        cluster.without_leader,
+        table.text()
+    )
+}
+
+#[derive(Serialize)]
+struct ApiRow {
+    key: i16,
+    api: String,
+    brokers: BTreeMap<i32, String>,
+}
+
+async fn versions(cluster: &Cluster, json: bool) -> Result<(), Failure> {
+    let metadata = cluster.metadata(Some(&[])).await?;
+    let mut rows: BTreeMap<i16, ApiRow> = BTreeMap::new();
+    let ids: BTreeSet<i32> = metadata.brokers.iter().map(|broker| broker.node_id).collect();
+    for id in &ids {
+        let request = request();
+        let answer = cluster.node(*id, Purpose::Ask).await?.call(i16::MAX, &request).await?;
+        for api in answer.api_keys {
+            let name = ApiKey::from_i16(api.api_key).map_or("(unknown)", ApiKey::name);
+            let row = rows.entry(api.api_key).or_insert_with(|| ApiRow {
+                key: api.api_key,
+                api: name.to_owned(),
+                brokers: BTreeMap::new(),
+            });
+            row.brokers.insert(*id, format!("{}-{}", api.min_version, api.max_version));
+        }
+    }
+    let rows: Vec<ApiRow> = rows.into_values().collect();
+    show(json, &rows, || {
+        let heads: Vec<String> = ids.iter().map(|id| format!("BROKER {id}")).collect();
+        let heads: Vec<&str> = [">KEY", "API"].into_iter().chain(heads.iter().map(String::as_str)).collect();
+        let mut table = Table::new(&heads);
+        for row in &rows {
+            let range = |id| row.brokers.get(id).cloned().unwrap_or_else(|| "-".into());
+            table.row([row.key.to_string(), row.api.clone()].into_iter().chain(ids.iter().map(range)));
+        }
+        table
+    })
+}
+
+#[derive(Serialize)]
+struct Feature {
+    feature: String,
+    level: Option<i16>,
+    supported_min: Option<i16>,
+    supported_max: Option<i16>,
+}
+
+async fn features(cluster: &Cluster, json: bool) -> Result<(), Failure> {
+    let answer = cluster.any().await?.call(i16::MAX, &request()).await?;
+    let mut all = Vec::new();
+    for supported in &answer.supported_features {
+        let level = answer.finalized_features.iter().find(|on| on.name == supported.name);
+        all.push(Feature {
+            level: level.map(|on| on.max_version_level),
+            supported_min: Some(supported.min_version),
+            supported_max: Some(supported.max_version),
+            feature: supported.name.to_string(),
+        });
+    }
+    for on in &answer.finalized_features {
+        if !answer.supported_features.iter().any(|supported| supported.name == on.name) {
+            all.push(Feature {
+                feature: on.name.to_string(),
+                level: Some(on.max_version_level),
+                supported_min: None,
+                supported_max: None,
+            });
+        }
+    }
+    all.sort_by(|a, b| a.feature.cmp(&b.feature));
+    show(json, &all, || {
+        let mut table = Table::new(&["FEATURE", ">LEVEL", "SUPPORTED"]);
+        for feature in &all {
+            let range = feature.supported_min.zip(feature.supported_max);
+            table.row([
+                feature.feature.clone(),
+                output::number(feature.level.map(i64::from)),
+                range.map_or_else(|| "-".into(), |(min, max)| format!("{min}-{max}")),
+            ]);
+        }
+        table
+    })
+}
+
+fn request() -> ApiVersionsRequest {
+    ApiVersionsRequest {
+        client_software_name: "tidemark".into(),
+        client_software_version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
