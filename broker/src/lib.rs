@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod group;
 pub mod http;
 pub mod ledger;
+pub mod loggers;
 pub mod metrics;
 pub mod node;
 pub mod ownership;

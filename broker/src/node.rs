@@ -28,6 +28,7 @@ use crate::archive::Archive;
 use crate::cluster::Cluster;
 use crate::config;
 use crate::ledger::{self, Groups};
+use crate::loggers::Loggers;
 use crate::metrics::{Metrics, sources};
 use crate::ownership::{self, Exit, Owned};
 use crate::partition::Partitions;
@@ -94,6 +95,8 @@ pub struct Node {
     pub groups: Groups,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// The levels of its log lines.
+    pub loggers: Loggers,
     /// Who may do what.
     pub authorizer: Arc<dyn Authorizer>,
     /// Client quotas.
@@ -157,6 +160,7 @@ impl Node {
             partitions,
             groups,
             metrics,
+            loggers: Loggers::of_process(),
             authorizer,
         })
     }

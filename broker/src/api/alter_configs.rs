@@ -59,6 +59,8 @@ fn changes(view: &View<'_>, scope: &Scope, asked: &[AlterableConfig]) -> Result<
         Scope::Topic(_) => ConfigSource::Topic,
         Scope::Broker(Some(_)) => ConfigSource::DynamicBroker,
         Scope::Broker(None) => ConfigSource::DynamicDefaultBroker,
+        Scope::Group(_) => ConfigSource::Group,
+        Scope::ClientMetrics(_) => ConfigSource::ClientMetrics,
     };
     let reset =
         rows.iter().filter(|row| row.source == own && !changes.iter().any(|(name, _)| name == row.name));

@@ -1,6 +1,6 @@
 //! Changing configs, as AlterConfigs and IncrementalAlterConfigs share it: what a request names, who may, who commits.
 //!
-//! Topics, one broker, or all brokers (empty name). Each resource is judged and committed by itself: one that is
+//! Topics, one broker, or all brokers (empty name), groups, subscriptions to clients' metrics. Each resource is judged and committed by itself: one that is
 //! refused does not hold up the others.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,9 @@ use super::{Ctx, Operation, Resource};
 use crate::cluster::command::Refusal;
 use crate::cluster::record::Scope;
 use crate::cluster::{Command, Reply};
-use crate::config::{ConfigRow, broker_rows, topic_rows};
+use crate::config::{
+    ConfigRow, broker_rows, check_client_metrics, check_group, client_metrics_rows, group_rows, topic_rows,
+};
 use crate::node::Node;
 
 /// Keys with their new values; `None` resets.
@@ -64,7 +66,11 @@ pub async fn change<C>(
             false => {
                 let image = node.cluster.image();
                 let view = View::of(node, &image, ctx);
-                scope(&view, kind, &name).and_then(|scope| Ok((changes(&view, &scope, one.configs)?, scope)))
+                scope(&view, kind, &name).and_then(|scope| {
+                    let changes = changes(&view, &scope, one.configs)?;
+                    check(&view, &scope, &changes)?;
+                    Ok((changes, scope))
+                })
             }
         };
         let outcome = match judged {
@@ -114,6 +120,16 @@ fn scope(view: &View<'_>, kind: i8, name: &str) -> Result<Scope, Refusal> {
                 format!("There is no broker {}.", name.escape_debug()),
             )),
         },
+        resource::GROUP if !may(Resource::Group(name)) => denied(ErrorCode::GroupAuthorizationFailed),
+        resource::GROUP if name.is_empty() => {
+            Err(Refusal::new(ErrorCode::InvalidRequest, "Default group resources are not allowed."))
+        }
+        resource::GROUP => Ok(Scope::Group(name.to_owned())),
+        resource::CLIENT_METRICS if !may(Resource::Cluster) => denied(ErrorCode::ClusterAuthorizationFailed),
+        resource::CLIENT_METRICS if name.is_empty() => {
+            Err(Refusal::new(ErrorCode::InvalidRequest, "Subscription name can't be empty"))
+        }
+        resource::CLIENT_METRICS => Ok(Scope::ClientMetrics(name.to_owned())),
         other => {
             let why = format!("Configs of resource type {other} cannot be changed.");
             Err(Refusal::new(ErrorCode::InvalidRequest, why))
@@ -130,7 +146,30 @@ pub fn rows(view: &View<'_>, scope: &Scope) -> Vec<ConfigRow> {
             topic_rows(&view.settings(), own)
         }
         Scope::Broker(node) => broker_rows(&view.settings_of(*node)),
+        Scope::Group(name) => {
+            group_rows(&view.settings(), view.image.configs_of_group(name).unwrap_or(&none))
+        }
+        Scope::ClientMetrics(name) => {
+            client_metrics_rows(view.image.client_metrics_named(name).unwrap_or(&none))
+        }
     }
+}
+
+/// Judges values that the controller does not: of groups by this broker's bounds, and of subscriptions.
+fn check(view: &View<'_>, scope: &Scope, changes: &Changes) -> Result<(), Refusal> {
+    let settings = view.settings();
+    for (key, value) in changes {
+        let value = value.as_deref();
+        let judged = match scope {
+            Scope::Topic(_) | Scope::Broker(_) => Ok(()),
+            Scope::Group(_) => {
+                check_group(&settings, key, value).map_err(|why| (ErrorCode::InvalidConfig, why))
+            }
+            Scope::ClientMetrics(_) => check_client_metrics(key, value),
+        };
+        judged.map_err(|(code, why)| Refusal::new(code, why))?;
+    }
+    Ok(())
 }
 
 /// A broker's key must be one that may change while it runs.
@@ -159,8 +198,27 @@ mod tests {
         assert_eq!(code(resource::BROKER, "2"), Ok(Scope::Broker(Some(BrokerId(2)))));
         assert_eq!(code(resource::BROKER, "9"), Err(42));
         assert_eq!(code(77, "x"), Err(42));
+        assert_eq!(code(resource::GROUP, "g"), Ok(Scope::Group("g".into())));
+        assert_eq!([code(resource::GROUP, ""), code(resource::CLIENT_METRICS, "")], [Err(42), Err(42)]);
+        assert_eq!(code(resource::CLIENT_METRICS, "m"), Ok(Scope::ClientMetrics("m".into())));
         let denied = world.view(44, 1).denying(Operation::AlterConfigs, "");
         assert_eq!(scope(&denied.look(), resource::TOPIC, "orders").unwrap_err().code.code(), 29);
         assert_eq!(scope(&denied.look(), resource::BROKER, "1").unwrap_err().code.code(), 31);
+        assert_eq!(scope(&denied.look(), resource::GROUP, "g").unwrap_err().code.code(), 30);
+        assert_eq!(scope(&denied.look(), resource::CLIENT_METRICS, "m").unwrap_err().code.code(), 31);
+    }
+
+    #[test]
+    fn values_of_groups_and_subscriptions_are_judged_where_they_are_asked_for() {
+        let world = World::new();
+        let code = |scope: &Scope, key: &str, value: &str| {
+            let changes = vec![(key.to_owned(), Some(value.to_owned()))];
+            check(&world.view(44, 1).look(), scope, &changes).map_err(|r| r.code.code())
+        };
+        let (group, metrics) = (Scope::Group("g".into()), Scope::ClientMetrics("m".into()));
+        assert_eq!(code(&group, "consumer.session.timeout.ms", "50000"), Ok(()));
+        assert_eq!(code(&group, "consumer.session.timeout.ms", "1"), Err(40));
+        assert_eq!(code(&group, "no.such", "1"), Err(40));
+        assert_eq!([code(&metrics, "no.such", "1"), code(&metrics, "interval.ms", "1")], [Err(42), Err(42)]);
     }
 }

@@ -1,8 +1,10 @@
-//! DescribeConfigs (key 32, v0-4): every key of a topic or broker with value, source, synonyms, type and doc.
+//! DescribeConfigs (key 32, v0-4): every key of a topic, broker, group, subscription to clients' metrics or logger with
+//! value, source, synonyms, type and doc.
 //!
 //! No keys named, or none at all, means all. Broker keys are this broker's; the empty name means what is set for all
-//! brokers while they run. Groups, client metrics and loggers have no settings yet: an empty list.
+//! brokers while they run. Groups and subscriptions need not be there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemark_proto::id::BrokerId;
@@ -14,10 +16,12 @@ use tidemark_proto::kafka::messages::describe_configs_response::{
 use tidemark_proto::kafka::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use tidemark_proto::kafka::text::Text;
 
+use super::broker_loggers;
 use super::metadata::is_name;
 use super::view::View;
 use super::{Ctx, Operation, Resource};
-use crate::config::{ConfigRow, ConfigSource, broker_rows, topic_rows};
+use crate::config::{ConfigRow, ConfigSource, broker_rows, client_metrics_rows, group_rows, topic_rows};
+use crate::loggers::Loggers;
 use crate::node::Node;
 
 /// Resource types, with Kafka's numbers.
@@ -44,19 +48,27 @@ pub async fn handle(
 ) -> DescribeConfigsResponse {
     let image = node.cluster.image();
     let view = View::of(&node, &image, &ctx);
-    let results = request.resources.iter().map(|asked| result(&view, &request, asked));
+    let results = request.resources.iter().map(|asked| result(&view, &node.loggers, &request, asked));
     DescribeConfigsResponse { results: results.collect(), ..Default::default() }
 }
 
 fn result(
     view: &View<'_>,
+    loggers: &Loggers,
     request: &DescribeConfigsRequest,
     asked: &DescribeConfigsResource,
 ) -> DescribeConfigsResult {
     let (resource_type, resource_name) = (asked.resource_type, asked.resource_name.clone());
     let base = DescribeConfigsResult { resource_type, resource_name, ..Default::default() };
-    let rows = match rows(view, asked) {
-        Ok(rows) => rows,
+    let entries = match asked.resource_type {
+        resource::BROKER_LOGGER if view.allows(Operation::DescribeConfigs, Resource::Cluster) => {
+            broker_loggers::describe(view, loggers, &asked.resource_name)
+                .map_err(|refusal| (refusal.code, refusal.why))
+        }
+        _ => rows(view, asked).map(|rows| rows.into_iter().map(|row| entry(request, row)).collect()),
+    };
+    let entries = match entries {
+        Ok(entries) => entries,
         Err((code, why)) => {
             return DescribeConfigsResult {
                 error_code: code.code(),
@@ -67,8 +79,8 @@ fn result(
     };
     let wanted = asked.configuration_keys.as_deref().filter(|keys| !keys.is_empty());
     let shown =
-        rows.into_iter().filter(|row| wanted.is_none_or(|keys| keys.iter().any(|key| &**key == row.name)));
-    DescribeConfigsResult { configs: shown.map(|row| entry(request, row)).collect(), ..base }
+        entries.into_iter().filter(|row| wanted.is_none_or(|keys| keys.iter().any(|key| **key == *row.name)));
+    DescribeConfigsResult { configs: shown.collect(), ..base }
 }
 
 fn entry(request: &DescribeConfigsRequest, row: ConfigRow) -> DescribeConfigsResourceResult {
@@ -96,6 +108,8 @@ fn rows(view: &View<'_>, asked: &DescribeConfigsResource) -> Result<Vec<ConfigRo
     let name = &*asked.resource_name;
     let may = |resource| view.allows(Operation::DescribeConfigs, resource);
     let denied = |code: ErrorCode| Err((code, "Authorization failed.".to_owned()));
+    let nameless = |what: &str| Err((ErrorCode::InvalidRequest, format!("{what} name must not be empty")));
+    let none = BTreeMap::new();
     match asked.resource_type {
         resource::TOPIC if !may(Resource::Topic(name)) => denied(ErrorCode::TopicAuthorizationFailed),
         resource::TOPIC if !is_name(name) => {
@@ -106,12 +120,18 @@ fn rows(view: &View<'_>, asked: &DescribeConfigsResource) -> Result<Vec<ConfigRo
             None => Err((ErrorCode::UnknownTopicOrPartition, format!("There is no topic {name}."))),
         },
         resource::GROUP if !may(Resource::Group(name)) => denied(ErrorCode::GroupAuthorizationFailed),
-        resource::GROUP => Ok(Vec::new()),
+        resource::GROUP if name.is_empty() => nameless("Group"),
+        resource::GROUP => {
+            Ok(group_rows(&view.settings(), view.image.configs_of_group(name).unwrap_or(&none)))
+        }
         resource::BROKER | resource::BROKER_LOGGER | resource::CLIENT_METRICS if !may(Resource::Cluster) => {
             denied(ErrorCode::ClusterAuthorizationFailed)
         }
         resource::BROKER => broker(view, name),
-        resource::BROKER_LOGGER | resource::CLIENT_METRICS => Ok(Vec::new()),
+        resource::CLIENT_METRICS if name.is_empty() => nameless("Client metrics subscription"),
+        resource::CLIENT_METRICS => {
+            Ok(client_metrics_rows(view.image.client_metrics_named(name).unwrap_or(&none)))
+        }
         other => Err((ErrorCode::InvalidRequest, format!("Resource type {other} has no configs."))),
     }
 }
@@ -147,6 +167,7 @@ mod tests {
 
     use super::*;
     use crate::api::testing::World;
+    use crate::cluster::record::{Record, Scope};
 
     fn ask(world: &World, kind: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsResult {
         let keys = keys.map(|keys| keys.iter().map(|key| (*key).into()).collect());
@@ -161,7 +182,7 @@ mod tests {
             include_documentation: true,
             ..Default::default()
         };
-        result(&world.view(32, 4).look(), &request, &asked)
+        result(&world.view(32, 4).look(), &Loggers::default(), &request, &asked)
     }
 
     fn find<'a>(result: &'a DescribeConfigsResult, name: &str) -> &'a DescribeConfigsResourceResult {
@@ -197,6 +218,34 @@ mod tests {
         assert!(find(&own, "ssl.keystore.password").is_sensitive);
         assert_eq!(ask(&world, resource::BROKER, "2", None).error_code, 42);
         assert_eq!(ask(&world, resource::BROKER, "", None).configs.len(), 0);
+    }
+
+    #[test]
+    fn a_group_shows_its_own_over_its_brokers_and_a_subscription_its_own_only() {
+        let mut world = World::new();
+        let set = |key: &str, value: &str| vec![(key.to_owned(), Some(value.to_owned()))];
+        let (group, metrics) = (Scope::Group("g".into()), Scope::ClientMetrics("m".into()));
+        let key = "consumer.session.timeout.ms";
+        world.image.apply(&Record::ConfigSet { scope: group, set: set(key, "50000") });
+        world.image.apply(&Record::ConfigSet { scope: metrics, set: set("interval.ms", "1000") });
+        let places = |kind, name: &str, key: &str| {
+            let result = ask(&world, kind, name, Some(&[key]));
+            let row = find(&result, key);
+            let of = |s: &DescribeConfigsSynonym| (s.name.as_str().to_owned(), s.source);
+            let synonyms: Vec<_> = row.synonyms.iter().map(of).collect();
+            (row.value.as_deref().unwrap_or("").to_owned(), row.config_source, synonyms)
+        };
+        let broker = || ("group.consumer.session.timeout.ms".to_owned(), 5);
+        let own = || vec![(key.to_owned(), 8), broker()];
+        assert_eq!(places(resource::GROUP, "g", key), ("50000".into(), 8, own()));
+        assert_eq!(places(resource::GROUP, "nobody", key), ("45000".into(), 5, vec![broker()]));
+        assert_eq!(ask(&world, resource::GROUP, "g", None).configs.len(), 17);
+        let interval = |name| places(resource::CLIENT_METRICS, name, "interval.ms");
+        assert_eq!(interval("m"), ("1000".into(), 7, vec![("interval.ms".into(), 7)]));
+        assert_eq!(interval("nobody"), ("300000".into(), 5, Vec::new()));
+        assert_eq!(ask(&world, resource::GROUP, "", None).error_code, 42);
+        assert_eq!(ask(&world, resource::CLIENT_METRICS, "", None).error_code, 42);
+        assert!(ask(&world, resource::BROKER_LOGGER, "1", None).configs.len() > 20);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! IncrementalAlterConfigs (key 44, v0-1): sets, resets, appends to and subtracts from single configs.
 //!
 //! Append and subtract are for lists only. A key that comes twice, or a key that cannot change while a broker runs, is
-//! refused with its resource; other resources go on.
+//! refused with its resource; other resources go on. Levels of loggers are this broker's own business.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use tidemark_proto::kafka::messages::incremental_alter_configs_response::AlterCo
 use tidemark_proto::kafka::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
 use super::Ctx;
-use super::config_change::{Asked, Changes, change, check_dynamic, rows};
+use super::broker_loggers;
+use super::config_change::{Asked, Changed, Changes, change, check_dynamic, rows, told};
+use super::describe_configs::resource;
 use super::view::View;
 use crate::cluster::command::Refusal;
 use crate::cluster::record::Scope;
@@ -25,13 +27,22 @@ pub async fn handle(
     ctx: Arc<Ctx>,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
+    let is_logger = |kind: i8| kind == resource::BROKER_LOGGER;
     let asked: Vec<_> = request
         .resources
         .iter()
+        .filter(|one| !is_logger(one.resource_type))
         .map(|one| Asked { kind: one.resource_type, name: &one.resource_name, configs: &one.configs })
         .collect();
     let changed = change(&node, &ctx, &asked, request.validate_only, changes).await;
-    let responses = changed.into_iter().map(|one| AlterConfigsResourceResponse {
+    let levels = request.resources.iter().filter(|one| is_logger(one.resource_type)).map(|one| {
+        let image = node.cluster.image();
+        let (view, name) = (View::of(&node, &image, &ctx), &one.resource_name);
+        let done = broker_loggers::alter(&view, &node.loggers, name, &one.configs, request.validate_only);
+        let (code, why) = told(done);
+        Changed { kind: one.resource_type, name: name.clone(), code, why }
+    });
+    let responses = changed.into_iter().chain(levels).map(|one| AlterConfigsResourceResponse {
         error_code: one.code.code(),
         error_message: one.why,
         resource_type: one.kind,
@@ -58,7 +69,10 @@ fn changes(view: &View<'_>, scope: &Scope, asked: &[AlterableConfig]) -> Result<
             config.value.as_deref().ok_or_else(missing)
         };
         let list = || match row {
-            Some(row) if row.kind == Kind::List => Ok(row.value.clone().unwrap_or_default()),
+            // Kafka takes a subscription's lists whole only.
+            Some(row) if row.kind == Kind::List && !matches!(scope, Scope::ClientMetrics(_)) => {
+                Ok(row.value.clone().unwrap_or_default())
+            }
             _ => Err(Refusal::new(ErrorCode::InvalidConfig, format!("{shown} is no list."))),
         };
         let value = match config.config_operation {

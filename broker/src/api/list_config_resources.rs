@@ -2,7 +2,7 @@
 //!
 //! v0 knows client metrics only. v1: the types asked for, or all of them: topics, and brokers twice, since each has configs
 //! and loggers. A type that is not one of Kafka's is UNSUPPORTED_VERSION, as in Kafka. Groups and client metrics are there
-//! once something has been set on them, and nothing can be yet.
+//! once something has been set on them.
 
 use std::sync::Arc;
 
@@ -55,7 +55,14 @@ fn respond(view: &View<'_>, request: &ListConfigResourcesRequest) -> ListConfigR
                 let brokers = view.brokers().map(|(broker, _)| row(Text::from(broker.node.0.to_string())));
                 config_resources.extend(brokers);
             }
-            _ => {}
+            resource::GROUP => {
+                let groups = view.image.group_configs();
+                config_resources.extend(groups.map(|(name, _)| row(Text::from(name))));
+            }
+            _ => {
+                let metrics = view.image.client_metrics();
+                config_resources.extend(metrics.map(|(name, _)| row(Text::from(name))));
+            }
         }
     }
     ListConfigResourcesResponse { config_resources, ..Default::default() }
@@ -65,6 +72,7 @@ fn respond(view: &View<'_>, request: &ListConfigResourcesRequest) -> ListConfigR
 mod tests {
     use super::*;
     use crate::api::testing::World;
+    use crate::cluster::record::{Record, Scope};
 
     fn names(world: &World, version: i16, types: &[i8]) -> Result<Vec<(i8, String)>, i16> {
         let request = ListConfigResourcesRequest { resource_types: types.to_vec(), ..Default::default() };
@@ -87,7 +95,14 @@ mod tests {
 
     #[test]
     fn the_first_version_knows_client_metrics_only() {
-        assert_eq!(names(&World::new(), 0, &[]), Ok(Vec::new()));
+        let mut world = World::new();
+        assert_eq!(names(&world, 0, &[]), Ok(Vec::new()));
+        let set = vec![("metrics".to_owned(), Some("*".to_owned()))];
+        world.image.apply(&Record::ConfigSet { scope: Scope::ClientMetrics("m".into()), set });
+        let set = vec![("consumer.session.timeout.ms".to_owned(), Some("50000".to_owned()))];
+        world.image.apply(&Record::ConfigSet { scope: Scope::Group("g".into()), set });
+        assert_eq!(names(&world, 0, &[]).unwrap().len(), 1);
+        assert_eq!(names(&world, 1, &[16, 32]), Ok(vec![(32, "g".into()), (16, "m".into())]));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod alter_client_quotas;
 mod alter_configs;
 mod alter_partition_reassignments;
 mod api_versions;
+mod broker_loggers;
 mod config_change;
 mod coordinator;
 mod create_partitions;

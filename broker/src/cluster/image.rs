@@ -147,6 +147,9 @@ pub struct Deleted {
     pub at: u64,
 }
 
+/// Configs by the name of what they are set on.
+pub(super) type NamedConfigs = BTreeMap<String, BTreeMap<String, String>>;
+
 /// The fold of the metadata log up to [`Image::position`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
@@ -163,6 +166,8 @@ pub struct Image {
     pub(super) runs: Arc<BTreeMap<Uuid, Arc<RunRow>>>,
     pub(super) checkpoints: Arc<BTreeMap<Uuid, Arc<CheckpointRow>>>,
     pub(super) broker_configs: Arc<BTreeMap<Option<BrokerId>, BTreeMap<String, String>>>,
+    pub(super) group_configs: Arc<NamedConfigs>,
+    pub(super) client_metrics: Arc<NamedConfigs>,
     pub(super) features: Arc<BTreeMap<String, i16>>,
     pub(super) quotas: Arc<quota::Table>,
     pub(super) next_epoch: BrokerEpoch,
@@ -190,6 +195,8 @@ impl Default for Image {
             runs: Arc::default(),
             checkpoints: Arc::default(),
             broker_configs: Arc::default(),
+            group_configs: Arc::default(),
+            client_metrics: Arc::default(),
             features: Arc::default(),
             quotas: Arc::default(),
             next_epoch: BrokerEpoch(1),
@@ -343,6 +350,26 @@ impl Image {
     /// Dynamic configs of one broker, or with `None` those of all.
     pub fn broker_configs(&self, node: Option<BrokerId>) -> Option<&BTreeMap<String, String>> {
         self.broker_configs.get(&node)
+    }
+
+    /// Dynamic configs of groups, by name; a group without any is not there.
+    pub fn group_configs(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, String>)> {
+        self.group_configs.iter().map(|(name, configs)| (name.as_str(), configs))
+    }
+
+    /// Dynamic configs of one group.
+    pub fn configs_of_group(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.group_configs.get(name)
+    }
+
+    /// Subscriptions to clients' metrics, by name.
+    pub fn client_metrics(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, String>)> {
+        self.client_metrics.iter().map(|(name, configs)| (name.as_str(), configs))
+    }
+
+    /// One subscription to clients' metrics.
+    pub fn client_metrics_named(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.client_metrics.get(name)
     }
 
     /// Finalized feature levels.
@@ -656,6 +683,10 @@ impl Image {
                 &mut Arc::make_mut(topic).configs
             }
             Scope::Broker(node) => Arc::make_mut(&mut self.broker_configs).entry(*node).or_default(),
+            Scope::Group(name) => Arc::make_mut(&mut self.group_configs).entry(name.clone()).or_default(),
+            Scope::ClientMetrics(name) => {
+                Arc::make_mut(&mut self.client_metrics).entry(name.clone()).or_default()
+            }
         };
         for (key, value) in set {
             match value {
@@ -663,8 +694,15 @@ impl Image {
                 None => table.remove(key),
             };
         }
-        if let Scope::Broker(node) = scope {
-            Arc::make_mut(&mut self.broker_configs).retain(|n, table| n != node || !table.is_empty());
+        // Nothing set is as good as nothing there.
+        if !table.is_empty() {
+            return;
+        }
+        match scope {
+            Scope::Topic(_) => {}
+            Scope::Broker(node) => drop(Arc::make_mut(&mut self.broker_configs).remove(node)),
+            Scope::Group(name) => drop(Arc::make_mut(&mut self.group_configs).remove(name)),
+            Scope::ClientMetrics(name) => drop(Arc::make_mut(&mut self.client_metrics).remove(name)),
         }
     }
 

@@ -41,6 +41,10 @@ pub enum Scope {
     Topic(TopicId),
     /// One broker, or with `None` all of them.
     Broker(Option<BrokerId>),
+    /// One group, whether or not anybody has joined it.
+    Group(String),
+    /// One subscription to the metrics of clients (KIP-714).
+    ClientMetrics(String),
 }
 
 /// One record.

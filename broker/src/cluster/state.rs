@@ -234,15 +234,27 @@ impl Image {
             Scope::Topic(id) if self.topic(*id).is_none() => {
                 return refuse(ErrorCode::UnknownTopicOrPartition, format!("there is no topic {id}"));
             }
-            Scope::Topic(_) => &rules.topic_config,
-            Scope::Broker(_) => &rules.broker_config,
+            Scope::Topic(_) => Some(&rules.topic_config),
+            Scope::Broker(_) => Some(&rules.broker_config),
+            // Judged where they are asked for: their bounds are settings of brokers.
+            Scope::Group(_) | Scope::ClientMetrics(_) => None,
         };
-        if let Some(why) = set.iter().find_map(|(key, value)| check(key, value.as_deref()).err()) {
+        let wrong = |(key, value): &(String, Option<String>)| check?(key, value.as_deref()).err();
+        if let Some(why) = set.iter().find_map(wrong) {
             return refuse(ErrorCode::InvalidConfig, why);
+        }
+        let mut set = set.to_vec();
+        let now = match scope {
+            Scope::Group(name) => Some(self.configs_of_group(name)),
+            Scope::ClientMetrics(name) => Some(self.client_metrics_named(name)),
+            _ => None,
+        };
+        if let Some(now) = now {
+            set.retain(|(key, value)| now.and_then(|now| now.get(key)) != value.as_ref());
         }
         let records = match validate_only || set.is_empty() {
             true => Vec::new(),
-            false => vec![Record::ConfigSet { scope: scope.clone(), set: set.to_vec() }],
+            false => vec![Record::ConfigSet { scope: scope.clone(), set }],
         };
         Outcome { records, reply: Reply::Row(Ok(())) }
     }

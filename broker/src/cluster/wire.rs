@@ -146,6 +146,8 @@ fn scope_to(scope: &Scope) -> pb::config_set::Scope {
         Scope::Topic(id) => pb::config_set::Scope::Topic(topic_bytes(*id)),
         Scope::Broker(Some(node)) => pb::config_set::Scope::Broker(node.0),
         Scope::Broker(None) => pb::config_set::Scope::AllBrokers(true),
+        Scope::Group(name) => pb::config_set::Scope::Group(name.clone()),
+        Scope::ClientMetrics(name) => pb::config_set::Scope::ClientMetrics(name.clone()),
     }
 }
 
@@ -154,6 +156,8 @@ fn scope_from(scope: Option<pb::config_set::Scope>) -> Read<Scope> {
         pb::config_set::Scope::Topic(id) => Scope::Topic(topic_id(&id)?),
         pb::config_set::Scope::Broker(node) => Scope::Broker(Some(BrokerId(node))),
         pb::config_set::Scope::AllBrokers(_) => Scope::Broker(None),
+        pb::config_set::Scope::Group(name) => Scope::Group(name),
+        pb::config_set::Scope::ClientMetrics(name) => Scope::ClientMetrics(name),
     })
 }
 

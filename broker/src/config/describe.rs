@@ -22,6 +22,12 @@ pub enum ConfigSource {
     StaticBroker = 4,
     /// Set by nobody.
     Default = 5,
+    /// Set for a broker's logger.
+    BrokerLogger = 6,
+    /// Set on a subscription to clients' metrics.
+    ClientMetrics = 7,
+    /// Set on the group.
+    Group = 8,
 }
 
 /// One place that has a say in a value.
@@ -58,11 +64,40 @@ pub struct ConfigRow {
 
 /// All keys of a topic: `own` are set on it, `settings` are its broker's.
 pub fn topic_rows(settings: &Settings, own: &BTreeMap<String, String>) -> Vec<ConfigRow> {
+    rows(keys::topic(), settings, own, ConfigSource::Topic)
+}
+
+/// All keys of a group: `own` are set on it, `settings` are its broker's.
+pub fn group_rows(settings: &Settings, own: &BTreeMap<String, String>) -> Vec<ConfigRow> {
+    rows(keys::group(), settings, own, ConfigSource::Group)
+}
+
+/// All keys of a subscription to clients' metrics. No broker has a say, and Kafka names no default as a synonym.
+pub fn client_metrics_rows(own: &BTreeMap<String, String>) -> Vec<ConfigRow> {
+    let row = |key: &'static Key| {
+        let (name, kind, doc) = (key.name, key.kind, doc(key));
+        let set = own.get(name).cloned();
+        let source = set.as_ref().map_or(ConfigSource::Default, |_| ConfigSource::ClientMetrics);
+        let synonym = |value| ConfigSynonym { name, value: Some(value), source };
+        let synonyms = set.clone().map(synonym).into_iter().collect();
+        let value = set.or_else(|| key.default.map(str::to_owned));
+        ConfigRow { name, value, source, read_only: false, secret: false, kind, synonyms, doc }
+    };
+    keys::client_metrics().iter().map(row).collect()
+}
+
+/// Keys of something whose defaults come from its broker; what is set on it is of `source`.
+fn rows(
+    keys: &'static [Key],
+    settings: &Settings,
+    own: &BTreeMap<String, String>,
+    source_of_own: ConfigSource,
+) -> Vec<ConfigRow> {
     let row = |key: &'static Key| {
         let mut synonyms = Vec::new();
         if let Some(value) = own.get(key.name) {
             let (name, value) = (key.name, Some(value.clone()));
-            synonyms.push(ConfigSynonym { name, value, source: ConfigSource::Topic });
+            synonyms.push(ConfigSynonym { name, value, source: source_of_own });
         }
         for synonym in key.synonyms {
             synonyms.extend(settings.places(synonym.name).map(|(source, value)| {
@@ -78,7 +113,7 @@ pub fn topic_rows(settings: &Settings, own: &BTreeMap<String, String>) -> Vec<Co
         let (default, set_on_broker) = default_of(key, settings);
         let inherited = set_on_broker.and_then(|name| settings.places(name).next());
         let (value, source) = match (own.get(key.name), inherited) {
-            (Some(value), _) => (value.clone(), ConfigSource::Topic),
+            (Some(value), _) => (value.clone(), source_of_own),
             (None, Some((source, _))) => (default, source),
             (None, None) => (default, ConfigSource::Default),
         };
@@ -86,7 +121,7 @@ pub fn topic_rows(settings: &Settings, own: &BTreeMap<String, String>) -> Vec<Co
         let (name, value) = (key.name, Some(value));
         ConfigRow { name, value, source, read_only: false, secret: false, kind, synonyms, doc }
     };
-    keys::topic().iter().map(row).collect()
+    keys.iter().map(row).collect()
 }
 
 /// All keys of a broker.

@@ -21,6 +21,8 @@ pub fn manual() -> String {
     section(&mut out, "Topic keys", keys::topic());
     let legacy = keys::legacy_topic().join("`, `");
     let _ = writeln!(out, "\nAccepted on topics without effect, from older Kafkas: `{legacy}`.");
+    section(&mut out, "Group keys", keys::group());
+    section(&mut out, "Keys of a subscription to clients' metrics (KIP-714)", keys::client_metrics());
     out.push_str("\n## Kafka's broker keys without effect\n\nThey are accepted and reported, so that copied files start.\n\n");
     let mut reasons: Vec<&str> = Vec::new();
     for key in keys::ignored() {

@@ -4,7 +4,9 @@
 //! parser, defaults, DescribeConfigs, `--help` and CONFIG.md. Knows no running broker.
 
 mod broker;
+mod client_metrics;
 mod describe;
+mod group;
 pub mod keys;
 mod listener;
 mod live;
@@ -16,7 +18,11 @@ mod table;
 mod topic;
 
 pub use broker::{Broker, Cache, Cut, Group, Timings, Wal};
-pub use describe::{ConfigRow, ConfigSource, ConfigSynonym, broker_rows, topic_rows};
+pub use client_metrics::{ClientFacts, Subscription, check_client_metrics};
+pub use describe::{
+    ConfigRow, ConfigSource, ConfigSynonym, broker_rows, client_metrics_rows, group_rows, topic_rows,
+};
+pub use group::check_group;
 pub use listener::Listener;
 pub use live::Live;
 pub use manual::{manual, usage};

@@ -139,13 +139,17 @@ impl Script {
                 Command::SetQuotas { entity, set, validate_only: dry }
             }
             "config" => {
-                let id = self.image.topic_named(subject).map_or(TopicId::default(), |t| t.id);
+                let scope = match subject.split_once(':') {
+                    Some(("group", name)) => Scope::Group(name.to_owned()),
+                    Some(("metrics", name)) => Scope::ClientMetrics(name.to_owned()),
+                    _ => Scope::Topic(self.image.topic_named(subject).map_or(TopicId::default(), |t| t.id)),
+                };
                 let set = words[2..]
                     .iter()
                     .filter_map(|w| w.split_once('='))
                     .map(|(k, v)| (k.to_owned(), Some(v).filter(|v| !v.is_empty()).map(str::to_owned)));
                 let set = set.collect();
-                Command::SetConfig { scope: Scope::Topic(id), set, validate_only: dry }
+                Command::SetConfig { scope, set, validate_only: dry }
             }
             other => panic!("unknown command {other}"),
         }
@@ -244,6 +248,12 @@ impl Script {
             let whose = whose.into_iter().flatten().collect::<Vec<_>>().join(", ");
             let row: Vec<String> = row.iter().map(|(key, rate)| format!("{key}={}", rate.value())).collect();
             writeln!(out, "quota of {whose}: {}", row.join(" ")).unwrap();
+        }
+        let groups = self.image.group_configs().map(|row| ("group", row));
+        let metrics = self.image.client_metrics().map(|row| ("metrics", row));
+        for (kind, (name, configs)) in groups.chain(metrics) {
+            let set: Vec<String> = configs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            writeln!(out, "configs of {kind} {name}: {}", set.join(" ")).unwrap();
         }
         out
     }

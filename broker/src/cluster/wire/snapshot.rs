@@ -44,14 +44,7 @@ pub fn snapshot_of(image: &Image) -> Bytes {
             .collect(),
         runs: image.runs().map(|run| rows::run_to(run)).collect(),
         checkpoints: image.checkpoints().map(rows::checkpoint_to).collect(),
-        broker_configs: image
-            .broker_configs
-            .iter()
-            .map(|(node, configs)| pb::ConfigSet {
-                scope: Some(super::scope_to(&Scope::Broker(*node))),
-                set: rows::configs_to(configs),
-            })
-            .collect(),
+        configs: configs_of(image),
         features: image
             .features
             .iter()
@@ -115,11 +108,20 @@ pub fn snapshot_from(cluster: ClusterId, position: Position, body: Bytes) -> Rea
         let row = rows::checkpoint_from(row)?;
         Arc::make_mut(&mut image.checkpoints).insert(row.id, Arc::new(row));
     }
-    for row in from.broker_configs {
-        let Scope::Broker(node) = super::scope_from(row.scope)? else {
-            return unreadable("topic configs outside their topic");
-        };
-        Arc::make_mut(&mut image.broker_configs).insert(node, rows::configs_from(row.set));
+    for row in from.configs {
+        let configs = rows::configs_from(row.set);
+        match super::scope_from(row.scope)? {
+            Scope::Topic(_) => return unreadable("topic configs outside their topic"),
+            Scope::Broker(node) => {
+                Arc::make_mut(&mut image.broker_configs).insert(node, configs);
+            }
+            Scope::Group(name) => {
+                Arc::make_mut(&mut image.group_configs).insert(name, configs);
+            }
+            Scope::ClientMetrics(name) => {
+                Arc::make_mut(&mut image.client_metrics).insert(name, configs);
+            }
+        }
     }
     for row in from.features {
         Arc::make_mut(&mut image.features).insert(row.name, super::small(row.level)?);
@@ -134,6 +136,19 @@ pub fn snapshot_from(cluster: ClusterId, position: Position, body: Bytes) -> Rea
     image.swept = from.swept.as_ref().map(super::swept_from).unwrap_or_default();
     image.count_led();
     Ok(image)
+}
+
+/// Configs of everything but topics, which carry their own.
+fn configs_of(image: &Image) -> Vec<pb::ConfigSet> {
+    let row = |scope: Scope, configs| pb::ConfigSet {
+        scope: Some(super::scope_to(&scope)),
+        set: rows::configs_to(configs),
+    };
+    let brokers = image.broker_configs.iter().map(|(node, configs)| row(Scope::Broker(*node), configs));
+    let groups = image.group_configs().map(|(name, configs)| row(Scope::Group(name.to_owned()), configs));
+    let metrics =
+        image.client_metrics().map(|(name, configs)| row(Scope::ClientMetrics(name.to_owned()), configs));
+    brokers.chain(groups).chain(metrics).collect()
 }
 
 fn topic_to(topic: &Topic) -> pb::TopicRow {

@@ -3,6 +3,8 @@
 //! Kafka's keys keep Kafka's names, types, defaults and ranges; where a default differs, the doc says so.
 
 mod broker;
+mod client_metrics;
+mod group;
 mod ignored;
 mod tidemark;
 mod topic;
@@ -44,6 +46,26 @@ pub fn legacy_topic() -> &'static [&'static str] {
     topic::LEGACY
 }
 
+/// Keys of a group.
+pub fn group() -> &'static [Key] {
+    group::KEYS
+}
+
+/// A group key by name.
+pub fn find_group(name: &str) -> Option<&'static Key> {
+    group().iter().find(|key| key.name == name)
+}
+
+/// The broker keys that bound a group's key: from, to.
+pub fn bounds_of_group(name: &str) -> (Option<&'static str>, Option<&'static str>) {
+    group::BOUNDS.iter().find(|(key, _, _)| *key == name).map_or((None, None), |(_, low, high)| (*low, *high))
+}
+
+/// Keys of a subscription to clients' metrics.
+pub fn client_metrics() -> &'static [Key] {
+    client_metrics::KEYS
+}
+
 /// A topic key by name.
 pub fn find_topic(name: &str) -> Option<&'static Key> {
     topic().iter().find(|key| key.name == name)
@@ -58,7 +80,12 @@ mod tests {
 
     #[test]
     fn every_name_is_there_once_with_a_doc_and_a_default_that_passes_its_own_check() {
-        for keys in [broker().collect::<Vec<_>>(), topic().iter().collect()] {
+        for keys in [
+            broker().collect::<Vec<_>>(),
+            topic().iter().collect(),
+            group().iter().collect(),
+            client_metrics().iter().collect(),
+        ] {
             let mut names = BTreeSet::new();
             for key in keys {
                 assert!(names.insert(key.name), "{} is there twice", key.name);
@@ -72,8 +99,8 @@ mod tests {
     }
 
     #[test]
-    fn topic_defaults_come_from_broker_keys_of_the_same_type() {
-        for key in topic() {
+    fn topic_and_group_defaults_come_from_broker_keys_of_the_same_type() {
+        for key in topic().iter().chain(group()) {
             for synonym in key.synonyms {
                 let source = find_broker(synonym.name).unwrap_or_else(|| panic!("{}", synonym.name));
                 assert!(matches!(
@@ -83,6 +110,17 @@ mod tests {
                 if synonym.times == 1 && source.default.is_some() {
                     assert_eq!(source.default, key.default, "{} and {}", key.name, source.name);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_of_group_keys_are_broker_keys_that_are_numbers() {
+        for (name, low, high) in group::BOUNDS {
+            assert!(find_group(name).is_some(), "{name}");
+            for bound in [low, high].into_iter().flatten() {
+                let default = find_broker(bound).and_then(|key| key.default);
+                assert!(default.is_some_and(|value| value.parse::<i64>().is_ok()), "{bound}");
             }
         }
     }
