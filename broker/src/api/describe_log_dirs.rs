@@ -3,10 +3,12 @@
 //! Only the owner of a partition reports it, so that sums over brokers are right. Total and usable bytes are unknown
 //! (-1): a bucket has no end.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tidemark_proto::id::PartitionIndex;
+use tidemark_proto::id::{PartitionIndex, TopicId};
 use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_proto::kafka::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use tidemark_proto::kafka::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -38,13 +40,17 @@ pub async fn handle(
 }
 
 fn topics(image: &Image, rows: &[Row], request: &DescribeLogDirsRequest) -> Vec<DescribeLogDirsTopic> {
-    let wanted = |name: &str, index: PartitionIndex| match &request.topics {
-        None => true,
-        Some(topics) => {
-            topics.iter().any(|topic| &*topic.topic == name && topic.partitions.contains(&index.0))
-        }
+    let asked = request.topics.as_ref().map(|topics| {
+        let each = |topic: &'_ DescribableLogDirTopic| {
+            let name = topic.topic.clone();
+            topic.partitions.iter().map(move |index| (name.clone(), *index)).collect::<Vec<_>>()
+        };
+        topics.iter().flat_map(each).collect::<BTreeSet<(Text, i32)>>()
+    });
+    let wanted = |name: &str, index: PartitionIndex| {
+        asked.as_ref().is_none_or(|asked| asked.contains(&(Text::from(name), index.0)))
     };
-    let mut topics: Vec<DescribeLogDirsTopic> = Vec::new();
+    let mut topics: BTreeMap<TopicId, DescribeLogDirsTopic> = BTreeMap::new();
     for row in rows {
         let Some(topic) = image.topic(row.tp.topic) else { continue };
         if !wanted(&topic.name, row.tp.partition) {
@@ -55,14 +61,10 @@ fn topics(image: &Image, rows: &[Row], request: &DescribeLogDirsRequest) -> Vec<
             partition_size: i64::try_from(row.stored_bytes).unwrap_or(i64::MAX),
             ..Default::default()
         };
-        match topics.iter_mut().find(|found| *found.name == *topic.name) {
-            Some(found) => found.partitions.push(partition),
-            None => topics.push(DescribeLogDirsTopic {
-                name: Text::from(&*topic.name),
-                partitions: vec![partition],
-                ..Default::default()
-            }),
-        }
+        let found = topics
+            .entry(topic.id)
+            .or_insert_with(|| DescribeLogDirsTopic { name: Text::from(&*topic.name), ..Default::default() });
+        found.partitions.push(partition);
     }
-    topics
+    topics.into_values().collect()
 }

@@ -1,7 +1,7 @@
 //! UpdateFeatures (key 57, v0-2): finalizes feature levels, all of a request or none.
 //!
-//! Any broker takes it and forwards. A level must be one that this broker knows; going down has to be said. v0 and v1 have
-//! a row per feature besides the code at the top, v2 the code alone.
+//! Any broker takes it and forwards. A level must be one that this broker knows; going down has to be said. As in Kafka a
+//! refusal is the code at the top alone (95, whatever is wrong with a level); what is done has a row per feature up to v1.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,15 +109,13 @@ fn respond(
     let (code, why) = outcome.err().map_or((ErrorCode::None, None), |r| (r.code, Some(Text::from(r.why))));
     let row = |update: &FeatureUpdateKey| UpdatableFeatureResult {
         feature: update.feature.clone(),
-        error_code: code.code(),
-        error_message: why.clone(),
         ..Default::default()
     };
-    let rows = request.feature_updates.iter().map(row).filter(|_| version < 2);
+    let rows = request.feature_updates.iter().map(row).filter(|_| version < 2 && code == ErrorCode::None);
     UpdateFeaturesResponse {
         results: rows.collect(),
         error_code: code.code(),
-        error_message: why.clone(),
+        error_message: why,
         ..Default::default()
     }
 }
@@ -177,6 +175,6 @@ mod tests {
         let answer = ask(1, update(METADATA, 20, SAFE_DOWNGRADE)).await;
         assert_eq!((answer.error_code, answer.results.len(), level()), (0, 1, 20));
         let answer = ask(1, update(METADATA, 19, UPGRADE)).await;
-        assert_eq!((answer.error_code, answer.results[0].error_code, level()), (95, 95, 20));
+        assert_eq!((answer.error_code, answer.results.len(), level()), (95, 0, 20));
     }
 }

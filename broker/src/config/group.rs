@@ -18,12 +18,12 @@ pub fn check_group(settings: &Settings, name: &str, value: Option<&str>) -> Resu
         ));
     }
     let Ok(number) = value.parse::<i64>() else { return Ok(()) };
-    let bound =
-        |key: Option<&'static str>| key.and_then(|key| Some((key, settings.value(key)?.parse().ok()?)));
-    let (low, high): (Option<(&str, i64)>, Option<(&str, i64)>) = {
-        let (low, high) = keys::bounds_of_group(name);
-        (bound(low), bound(high))
+    let bound = |key: Option<&'static str>| {
+        let value: i64 = settings.value(key?)?.parse().ok()?;
+        Some((key?, value))
     };
+    let (low, high) = keys::bounds_of_group(name);
+    let (low, high) = (bound(low), bound(high));
     match (low, high) {
         (Some((key, low)), _) if number < low => {
             Err(format!("{name} must be greater than or equal to {key} ({low})"))

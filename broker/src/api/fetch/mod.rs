@@ -61,13 +61,13 @@ struct Row {
 
 /// Serves a fetch.
 pub async fn handle(node: Arc<Node>, ctx: Arc<Ctx>, request: FetchRequest) -> FetchResponse {
-    let (id, epoch) = (request.session_id, request.session_epoch);
+    let asked = (request.session_id, request.session_epoch, ctx.version >= 13);
     let named = named(&request, ctx.version);
     let forgotten = forgotten(&request, ctx.version);
     let fresh = i32::try_from(node.seams.entropy.below(i32::MAX as u64 - 1) + 1).unwrap_or(1);
     let begun = {
         let mut sessions = node.fetch_sessions.lock();
-        sessions.begin((id, epoch), named, &forgotten, fresh, node.seams.clock.wall())
+        sessions.begin(asked, named, &forgotten, fresh, node.seams.clock.wall())
     };
     let begun = match begun {
         Ok(begun) => begun,

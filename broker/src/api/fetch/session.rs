@@ -76,6 +76,8 @@ struct Cached {
 #[derive(Debug)]
 struct Session {
     epoch: i32,
+    /// Whether its topics are named by id.
+    by_id: bool,
     parts: BTreeMap<Key, Cached>,
     order: VecDeque<Key>,
     used: Millis,
@@ -114,14 +116,15 @@ impl Sessions {
         self.open.is_empty()
     }
 
-    /// Takes a request in: `(id, epoch)` as the client sent them, what it names, what it forgets. `fresh` is a random
-    /// id for a session that may be opened.
+    /// Takes a request in: `(id, epoch)` as the client sent them and whether it names topics by id, what it names, what
+    /// it forgets. `fresh` is a random id for a session that may be opened.
     ///
     /// # Errors
-    /// `FetchSessionIdNotFound`, `InvalidFetchSessionEpoch`.
+    /// `FetchSessionIdNotFound`, `InvalidFetchSessionEpoch`, and `FetchSessionTopicIdError` where a session begun with
+    /// names goes on with ids or the other way: as in Kafka it stays as it was, its epoch too.
     pub fn begin(
         &mut self,
-        (id, epoch): (i32, i32),
+        (id, epoch, by_id): (i32, i32, bool),
         named: Vec<(Key, Want)>,
         forgotten: &[Key],
         fresh: i32,
@@ -131,12 +134,15 @@ impl Sessions {
             if id != 0 {
                 self.open.remove(&id);
             }
-            let id = if epoch == 0 { self.create(&named, fresh, now) } else { 0 };
+            let id = if epoch == 0 { self.create(&named, by_id, fresh, now) } else { 0 };
             return Ok(Begun { id, wants: named, incremental: false });
         }
         let session = self.open.get_mut(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
         if session.epoch != epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
+        }
+        if session.by_id != by_id {
+            return Err(ErrorCode::FetchSessionTopicIdError);
         }
         session.epoch = epoch.checked_add(1).unwrap_or(1);
         session.used = now;
@@ -200,7 +206,7 @@ impl Sessions {
         send
     }
 
-    fn create(&mut self, named: &[(Key, Want)], fresh: i32, now: Millis) -> i32 {
+    fn create(&mut self, named: &[(Key, Want)], by_id: bool, fresh: i32, now: Millis) -> i32 {
         if self.slots == 0 || fresh <= 0 || named.len() > PARTITIONS_MAX || self.open.contains_key(&fresh) {
             return 0;
         }
@@ -213,7 +219,7 @@ impl Sessions {
         }
         let order: VecDeque<Key> = named.iter().map(|(k, _)| k.clone()).collect();
         let parts = named.iter().map(|(k, w)| (k.clone(), Cached { want: *w, said: None })).collect();
-        self.open.insert(fresh, Session { epoch: 1, parts, order, used: now });
+        self.open.insert(fresh, Session { epoch: 1, by_id, parts, order, used: now });
         fresh
     }
 }
@@ -241,7 +247,7 @@ mod tests {
 
     fn full(sessions: &mut Sessions) -> Begun {
         let named = vec![(key(0), want(0)), (key(1), want(0))];
-        sessions.begin((0, 0), named, &[], 77, Millis(0)).expect("a new session")
+        sessions.begin((0, 0, false), named, &[], 77, Millis(0)).expect("a new session")
     }
 
     #[test]
@@ -250,11 +256,12 @@ mod tests {
         let begun = full(&mut sessions);
         assert_eq!(begun.id, 77);
         assert_eq!(sessions.finish(&begun, &[came(0, 5, true), came(1, 0, false)]), [true, true]);
-        let begun = sessions.begin((77, 1), vec![(key(0), want(5))], &[], 0, Millis(1)).expect("goes on");
+        let begun =
+            sessions.begin((77, 1, false), vec![(key(0), want(5))], &[], 0, Millis(1)).expect("goes on");
         let order: Vec<i32> = begun.wants.iter().map(|(k, _)| k.partition).collect();
         assert_eq!(order, [1, 0], "the partition that was served goes to the back");
         assert_eq!(sessions.finish(&begun, &[came(1, 0, false), came(0, 5, false)]), [false, false]);
-        let begun = sessions.begin((77, 2), vec![], &[], 0, Millis(2)).expect("goes on");
+        let begun = sessions.begin((77, 2, false), vec![], &[], 0, Millis(2)).expect("goes on");
         assert_eq!(sessions.finish(&begun, &[came(1, 3, false), came(0, 5, false)]), [true, false]);
     }
 
@@ -263,22 +270,35 @@ mod tests {
         let mut sessions = Sessions::new(10);
         full(&mut sessions);
         assert_eq!(
-            sessions.begin((77, 5), vec![], &[], 0, Millis(0)).map(|b| b.id),
+            sessions.begin((77, 5, false), vec![], &[], 0, Millis(0)).map(|b| b.id),
             Err(ErrorCode::InvalidFetchSessionEpoch)
         );
         assert_eq!(
-            sessions.begin((78, 1), vec![], &[], 0, Millis(0)).map(|b| b.id),
+            sessions.begin((78, 1, false), vec![], &[], 0, Millis(0)).map(|b| b.id),
             Err(ErrorCode::FetchSessionIdNotFound)
         );
+    }
+
+    #[test]
+    fn a_session_does_not_mix_names_and_ids_and_stays_as_it_was_where_a_client_tries() {
+        let mut sessions = Sessions::new(10);
+        full(&mut sessions);
+        let code = |begun: Result<Begun, ErrorCode>| begun.map(|b| b.id).map_err(ErrorCode::code);
+        let mut ask = |epoch, by_id| code(sessions.begin((77, epoch, by_id), vec![], &[], 0, Millis(0)));
+        assert_eq!(ask(1, true), Err(106));
+        assert_eq!(ask(2, true), Err(71), "the epoch is looked at first");
+        assert_eq!(ask(1, false), Ok(77), "the refused request did not count");
+        assert_eq!(ask(-1, true), Ok(0), "a last request may name as it likes");
     }
 
     #[test]
     fn forgotten_partitions_are_gone_and_a_final_epoch_closes() {
         let mut sessions = Sessions::new(10);
         full(&mut sessions);
-        let begun = sessions.begin((77, 1), vec![], &[key(0)], 0, Millis(0)).expect("goes on");
+        let begun = sessions.begin((77, 1, false), vec![], &[key(0)], 0, Millis(0)).expect("goes on");
         assert_eq!(begun.wants.len(), 1);
-        let begun = sessions.begin((77, -1), vec![(key(1), want(0))], &[], 0, Millis(0)).expect("a last one");
+        let begun =
+            sessions.begin((77, -1, false), vec![(key(1), want(0))], &[], 0, Millis(0)).expect("a last one");
         assert_eq!((begun.id, sessions.len()), (0, 0));
     }
 
@@ -287,7 +307,7 @@ mod tests {
         let mut sessions = Sessions::new(1);
         full(&mut sessions);
         let again = |sessions: &mut Sessions, at| {
-            sessions.begin((0, 0), vec![(key(0), want(0))], &[], 99, Millis(at)).expect("taken in").id
+            sessions.begin((0, 0, false), vec![(key(0), want(0))], &[], 99, Millis(at)).expect("taken in").id
         };
         assert_eq!(again(&mut sessions, 10), 0);
         assert_eq!(again(&mut sessions, EVICTION_MS + 1), 99);
