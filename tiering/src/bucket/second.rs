@@ -64,9 +64,10 @@ impl Bucket {
     where
         F: Future<Output = Result<T, Trouble>>,
     {
-        let Some(late) = self.0.options.late else { return once().await };
+        // Boxed: a request is large, and callers hold it in futures of their own.
+        let mut first = Box::pin(once());
+        let Some(late) = self.0.options.late else { return first.await };
         self.0.seconds.lock().earn();
-        let mut first = std::pin::pin!(once());
         let late = late + Duration::from_secs_f64(bytes as f64 / SLOW);
         if let Ok(result) = tokio::time::timeout(late, &mut first).await {
             return result;
@@ -74,7 +75,7 @@ impl Bucket {
         if !self.0.seconds.lock().spend() {
             return first.await;
         }
-        let mut second = std::pin::pin!(once());
+        let mut second = Box::pin(once());
         let (result, other_is_first) = tokio::select! {
             biased;
             result = &mut first => (result, false),
