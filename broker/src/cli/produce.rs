@@ -59,8 +59,13 @@ pub struct Produce {
     #[arg(long)]
     no_idempotence: bool,
     /// Most bytes of a batch, before it is packed.
-    #[arg(long, default_value_t = 256 << 10, value_name = "BYTES")]
-    batch_bytes: usize,
+    #[arg(
+        long,
+        default_value_t = 256 << 10,
+        value_name = "BYTES",
+        value_parser = clap::value_parser!(u32).range(1..=64 << 20)
+    )]
+    batch_bytes: u32,
     /// Say nothing at the end.
     #[arg(short, long)]
     quiet: bool,
@@ -186,7 +191,7 @@ impl Produce {
             self.add(cluster, writer, &line, headers, turn);
             line.clear();
             let until = *due.get_or_insert_with(|| Instant::now() + LINGER);
-            if writer.fullest() >= self.batch_bytes || Instant::now() >= until {
+            if writer.fullest() >= self.batch_bytes as usize || Instant::now() >= until {
                 writer.flush().await?;
                 due = None;
                 turn = (turn + 1) % writer.partitions().max(1);

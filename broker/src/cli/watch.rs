@@ -131,8 +131,8 @@ impl Watch {
 /// A span of time, as the value of `flag`.
 pub fn span(flag: &str, text: &str) -> Result<std::time::Duration, Failure> {
     match when::span_ms(text).and_then(|ms| u64::try_from(ms).ok()) {
-        Some(ms) if ms >= 50 => Ok(std::time::Duration::from_millis(ms)),
-        _ => Err(Failure::Wrong(format!("{flag} {text}: write a span of 50ms or more, as 500ms, 2s or 1m"))),
+        Some(ms @ 50..=86_400_000) => Ok(std::time::Duration::from_millis(ms)),
+        _ => Err(Failure::Wrong(format!("{flag} {text}: write a span from 50ms to 1d, as 500ms, 2s or 1m"))),
     }
 }
 

@@ -267,7 +267,13 @@ fn watch_tells_what_changes_and_top_prints_a_frame() {
         (Some(2), true)
     );
     house.fails("top", 2, &["no terminal", "--once"]);
-    house.fails("watch --every fast", 2, &["--every", "500ms"]);
+    for span in ["fast", "1ms", "100000000000d"] {
+        house.fails(&format!("watch --every {span}"), 2, &["--every", "500ms"]);
+    }
+    for line in ["topics list --timeout 18446744073709551615", "produce t --batch-bytes 4000000000"] {
+        let wrong = house.command(line).output().unwrap();
+        assert_eq!(wrong.status.code(), Some(2), "{line}: {}", String::from_utf8_lossy(&wrong.stderr));
+    }
 }
 
 #[test]

@@ -56,7 +56,13 @@ pub struct To {
     #[arg(long, global = true)]
     pub json: bool,
     /// How long to wait for what may still come (a leader, a coordinator), in seconds.
-    #[arg(long, global = true, default_value_t = 30, value_name = "SECONDS")]
+    #[arg(
+        long,
+        global = true,
+        default_value_t = 30,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(..=86_400)
+    )]
     pub timeout: u64,
 }
 
