@@ -55,7 +55,8 @@ class Figures:
 
 
 def bench(args, *words, env=None):
-    command = [args.bench, *map(str, words), "--json"]
+    first, *rest = map(str, words)
+    command = [args.bench, first, "--json", *rest]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode != 0:
         raise Trouble(f"{' '.join(map(str, command))}: {done.stderr.strip()[-500:]}")
