@@ -1,7 +1,8 @@
 //! The levels of this process's log lines by target, as Kafka's broker loggers: told and changed while it runs.
 //!
-//! Owns the levels; whoever writes the lines takes the filter made of them. The names are the parts of the house and
-//! `root`: a line belongs to the longest name its target begins with. Knows no request.
+//! Owns the levels; whoever writes the lines takes the filter made of them. The names are the parts of the house, with
+//! dots because Kafka's tools take no colons, and `root`: a line belongs to the longest name its target begins with.
+//! Knows no request.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,30 +18,30 @@ pub const ROOT: &str = "root";
 /// Every logger but the root.
 pub const NAMES: &[&str] = &[
     "tidemark_broker",
-    "tidemark_broker::api",
-    "tidemark_broker::archive",
-    "tidemark_broker::cli",
-    "tidemark_broker::cluster",
-    "tidemark_broker::config",
-    "tidemark_broker::gateway",
-    "tidemark_broker::group",
-    "tidemark_broker::http",
-    "tidemark_broker::ledger",
-    "tidemark_broker::metrics",
-    "tidemark_broker::node",
-    "tidemark_broker::ownership",
-    "tidemark_broker::partition",
-    "tidemark_broker::quota",
-    "tidemark_broker::server",
-    "tidemark_broker::upkeep",
+    "tidemark_broker.api",
+    "tidemark_broker.archive",
+    "tidemark_broker.cli",
+    "tidemark_broker.cluster",
+    "tidemark_broker.config",
+    "tidemark_broker.gateway",
+    "tidemark_broker.group",
+    "tidemark_broker.http",
+    "tidemark_broker.ledger",
+    "tidemark_broker.metrics",
+    "tidemark_broker.node",
+    "tidemark_broker.ownership",
+    "tidemark_broker.partition",
+    "tidemark_broker.quota",
+    "tidemark_broker.server",
+    "tidemark_broker.upkeep",
     "tidemark_gateway",
     "tidemark_proto",
     "tidemark_tiering",
-    "tidemark_tiering::bucket",
-    "tidemark_tiering::hot",
-    "tidemark_tiering::lane",
-    "tidemark_tiering::log",
-    "tidemark_tiering::read",
+    "tidemark_tiering.bucket",
+    "tidemark_tiering.hot",
+    "tidemark_tiering.lane",
+    "tidemark_tiering.log",
+    "tidemark_tiering.read",
 ];
 
 /// Kafka's words for levels. There is nothing here worse than an error, so FATAL leaves no line.
@@ -89,7 +90,7 @@ impl Loggers {
     pub fn start(&self, filter: &str, sink: Sink) {
         let targets: Targets = filter.parse().unwrap_or_default();
         let mut levels: BTreeMap<String, LevelFilter> =
-            targets.iter().map(|(target, level)| (target.to_owned(), level)).collect();
+            targets.iter().map(|(target, level)| (target.replace("::", "."), level)).collect();
         levels.insert(ROOT.to_owned(), targets.default_level().unwrap_or(LevelFilter::ERROR));
         *self.0.lock() = State { levels, sink: Some(sink) };
     }
@@ -126,7 +127,7 @@ impl State {
     fn filter(&self) -> String {
         let part = |(name, level): (&String, &LevelFilter)| match name.as_str() {
             ROOT => level.to_string(),
-            name => format!("{name}={level}"),
+            name => format!("{}={level}", name.replace('.', "::")),
         };
         self.levels.iter().map(part).collect::<Vec<_>>().join(",")
     }
@@ -155,21 +156,21 @@ mod tests {
     fn a_logger_follows_the_nearest_one_above_it_that_was_set() {
         let (loggers, seen) = started("warn,tidemark_tiering=debug");
         assert_eq!(level(&loggers, ROOT), "WARN");
-        assert_eq!(level(&loggers, "tidemark_tiering::lane"), "DEBUG");
+        assert_eq!(level(&loggers, "tidemark_tiering.lane"), "DEBUG");
         let set = |name: &str, level| loggers.set(&[(name.to_owned(), level)]);
         set("tidemark_broker", Some(LevelFilter::TRACE));
-        set("tidemark_broker::api", Some(LevelFilter::OFF));
-        assert_eq!(level(&loggers, "tidemark_broker::group"), "TRACE");
-        assert_eq!(level(&loggers, "tidemark_broker::api"), "FATAL");
+        set("tidemark_broker.api", Some(LevelFilter::OFF));
+        assert_eq!(level(&loggers, "tidemark_broker.group"), "TRACE");
+        assert_eq!(level(&loggers, "tidemark_broker.api"), "FATAL");
         assert_eq!(
             *seen.lock(),
             "warn,tidemark_broker=trace,tidemark_broker::api=off,tidemark_tiering=debug"
         );
         assert!(seen.lock().parse::<tracing_subscriber::EnvFilter>().is_ok());
         set("tidemark_broker", None);
-        assert_eq!(level(&loggers, "tidemark_broker::group"), "WARN");
+        assert_eq!(level(&loggers, "tidemark_broker.group"), "WARN");
         set(ROOT, Some(LevelFilter::ERROR));
-        assert_eq!(level(&loggers, "tidemark_broker::group"), "ERROR");
+        assert_eq!(level(&loggers, "tidemark_broker.group"), "ERROR");
     }
 
     #[test]
@@ -178,7 +179,7 @@ mod tests {
             let Some(part) = line.strip_prefix("pub mod ").and_then(|l| l.strip_suffix(';')) else {
                 continue;
             };
-            let name = format!("tidemark_broker::{part}");
+            let name = format!("tidemark_broker.{part}");
             assert!(part == "loggers" || NAMES.contains(&name.as_str()), "{name}");
         }
     }

@@ -108,7 +108,7 @@ mod tests {
             let row = rows.iter().find(|row| &*row.name == name).unwrap();
             (row.value.as_deref().unwrap_or("").to_owned(), row.config_source, row.synonyms.len())
         };
-        let name = "tidemark_broker::group";
+        let name = "tidemark_broker.group";
         assert_eq!(level(name), ("INFO".into(), 6, 0));
         let set = ask(name, 0, Some("DEBUG"));
         assert_eq!(alter(&view, &loggers, "1", std::slice::from_ref(&set), true), Ok(()));

@@ -3,6 +3,10 @@
 use tidemark_proto::kafka::messages::DescribeProducersRequest;
 use tidemark_proto::kafka::messages::describe_producers_request::TopicRequest;
 
+use tidemark_proto::kafka::messages::fetch_request::{FetchPartition, FetchTopic};
+use tidemark_proto::kafka::messages::{FetchRequest, FetchResponse};
+use tokio::time::{Duration, Instant, sleep};
+
 use super::log_house::{House, batch, from_producer, spans};
 
 const EARLIEST: i64 = -2;
@@ -109,4 +113,92 @@ async fn producers_of_a_partition_are_described_with_their_last_sequence() {
         .collect();
     assert_eq!((row.error_code, producers), (0, vec![(7, 1, 2, -1), (8, 0, 0, -1)]));
     assert_eq!(answer.topics[1].partitions[0].error_code, 3);
+}
+
+/// A fetch without a session; `topics` are partitions 0 from their start, `most` bytes of all and of each.
+fn fetch_of(topics: &[&str], most: i32, least: i32, wait_ms: i32) -> FetchRequest {
+    let topic = |name: &&str| {
+        let partition = FetchPartition { partition_max_bytes: most, ..Default::default() };
+        FetchTopic { topic: (*name).into(), partitions: vec![partition], ..Default::default() }
+    };
+    FetchRequest {
+        replica_id: -1,
+        max_wait_ms: wait_ms,
+        min_bytes: least,
+        max_bytes: most,
+        session_epoch: -1,
+        topics: topics.iter().map(topic).collect(),
+        ..Default::default()
+    }
+}
+
+fn batches_of(answer: &FetchResponse) -> Vec<usize> {
+    answer.responses.iter().map(|topic| spans(&topic.partitions[0]).len()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_into_a_batch_gives_the_whole_batch_and_bounds_are_told_with_it() {
+    let mut house = House::open().await;
+    house.topic("t", &[]).await;
+    house.produce(9, "t", &batch(&[1, 2, 3])).await;
+    house.produce(9, "t", &batch(&[4, 5])).await;
+    for offset in 0..3 {
+        assert_eq!(spans(&house.fetch("t", offset, 0).await), [(0, 2), (3, 4)], "from {offset}");
+    }
+    assert_eq!(spans(&house.fetch("t", 4, 1).await), [(3, 4)], "the last record of the last batch");
+    let end = house.fetch("t", 5, 0).await;
+    let bounds = (end.high_watermark, end.last_stable_offset, end.log_start_offset);
+    assert_eq!((end.error_code, spans(&end).len(), bounds), (0, 0, (5, 5, 0)), "nothing new, and no -1");
+    assert_eq!(house.fetch("t", 6, 0).await.error_code, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_partition_with_data_gives_a_batch_however_small_the_bounds_and_others_keep_to_them() {
+    let mut house = House::open().await;
+    for name in ["empty", "t", "u"] {
+        house.topic(name, &[]).await;
+    }
+    for name in ["t", "t", "u"] {
+        house.produce(9, name, &batch(&[1, 2, 3])).await;
+    }
+    let answer = house.client.call(11, &fetch_of(&["empty", "t", "u"], 1, 1, 0)).await.unwrap();
+    assert_eq!(batches_of(&answer), [0, 1, 0], "one batch, of the first that has any");
+    let answer = house.client.call(11, &fetch_of(&["empty", "t", "u"], 1 << 20, 1, 0)).await.unwrap();
+    assert_eq!(batches_of(&answer), [0, 2, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_waits_for_its_least_bytes_and_no_longer_than_it_says_and_not_at_all_after_an_error() {
+    let mut house = House::open().await;
+    house.topic("t", &[]).await;
+    house.topic("empty", &[]).await;
+    house.produce(9, "t", &batch(&[1])).await;
+    let ask = |topics: &'static [&'static str], least| {
+        let (house, begun) = (&house, Instant::now());
+        async move {
+            let answer = house.client.call(11, &fetch_of(topics, 1 << 20, least, 5_000)).await.unwrap();
+            (batches_of(&answer), begun.elapsed())
+        }
+    };
+    let (batches, took) = ask(&["t"], 1_000).await;
+    assert!(batches == [1] && took >= Duration::from_secs(5), "{batches:?} after {took:?}");
+    let ((batches, took), ()) = tokio::join!(ask(&["t"], 100), async {
+        sleep(Duration::from_secs(1)).await;
+        house.produce(9, "t", &batch(&[2])).await;
+    });
+    assert!(batches == [2] && took < Duration::from_secs(3), "{batches:?} after {took:?}");
+    let (_, took) = ask(&["empty"], 0).await;
+    assert!(took < Duration::from_secs(1), "nothing is enough for who asks for no byte, not after {took:?}");
+    let (_, took) = ask(&["t", "nope"], 1_000).await;
+    assert!(took < Duration::from_secs(1), "an error is told at once, not after {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_fetches_is_told_that_there_are_none() {
+    let mut house = House::open().await;
+    house.topic("t", &[]).await;
+    let request = FetchRequest { replica_id: 2, ..fetch_of(&["t"], 1 << 20, 1, 0) };
+    let answer = house.client.call(11, &request).await.unwrap();
+    let code = answer.responses.first().map_or(answer.error_code, |topic| topic.partitions[0].error_code);
+    assert_eq!(code, 31);
 }

@@ -38,7 +38,7 @@ class Subject:
         return f"matrix-{what}-{self.client.name}-{self.run_id}".replace("@", "-")
 
     def ask(self, op, **arguments):
-        if not self.client.can(op):
+        if not self.client.can(op) or (arguments.get("configs") and op in self.client.hello.get("configless", [])):
             raise Skipped
         return self.client.ask(op, **arguments)
 

@@ -73,9 +73,13 @@ def kafkajs(built):
     return ["node", copy / "client.js"]
 
 
-def unwritten(why):
-    def ready(_built):
-        raise Absent(f"no program is written for it yet; {why}")
+def rust(name):
+    """Outside the workspace: its libraries are no concern of ours."""
+    def ready(built):
+        program("cargo", None)
+        build = ["cargo", "build", "--locked", "--target-dir", built / "rust", "--bin", name]
+        run(f"cargo build {name}", build, CLIENTS / "rust")
+        return [built / "rust" / "debug" / name]
 
     return ready
 
@@ -92,8 +96,8 @@ ROSTER = {
     "sarama@4.3.1": go("sarama"),
     "kafka-go": go("kafka-go"),
     "kafkajs": kafkajs,
-    "rdkafka": unwritten("it is librdkafka, as confluent-kafka is"),
-    "rskafka": unwritten("it speaks few APIs and has no groups"),
+    "rdkafka": rust("rdkafka"),
+    "rskafka": rust("rskafka"),
 }
 
 

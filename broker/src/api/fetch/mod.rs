@@ -144,7 +144,7 @@ async fn serve(node: &Arc<Node>, ctx: &Ctx, request: &FetchRequest, begun: &Begu
         let looks = look(node, &rows, committed, bytes_max, waiter.clone()).await;
         let bytes: usize = looks.iter().flatten().flatten().map(|l| l.bytes).sum();
         let failed = rows.iter().any(|r| r.found.is_err()) || looks.iter().flatten().any(Result::is_err);
-        if failed || bytes >= bytes_min.max(1) || tokio::time::Instant::now() >= deadline {
+        if failed || bytes >= bytes_min || tokio::time::Instant::now() >= deadline {
             break looks;
         }
         tokio::time::timeout_at(deadline, waiter.woken()).await.ok();
