@@ -57,7 +57,9 @@ impl Owner {
         self.roll.end(course.epoch, now);
         let (node, epoch) = (course.node, course.epoch);
         tracing::info!(%node, %epoch, dead = course.dead, "taking over a broker's lanes");
-        let lanes: Vec<_> = self.pending.open_lanes(node).map(|(lane, row)| (lane, row.low)).collect();
+        // The node may hold a newer epoch by now, registered but not durable yet: its lane is none of this course's.
+        let open = self.pending.open_lanes(node).filter(|(lane, _)| lane.epoch <= epoch);
+        let lanes: Vec<_> = open.map(|(lane, row)| (lane, row.low)).collect();
         let by = Sealer {
             life: self.shared.life,
             nonce: self.nonce,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidemark_proto::id::{BrokerEpoch, BrokerId, Generation, Position, Seq};
 use tidemark_tiering::bucket::{Bucket, Kind, MeterRow, Verb};
+use tidemark_tiering::keys;
 use tokio::time::{Instant, sleep};
 
 use super::super::command::{Command, Reply};
@@ -209,11 +210,13 @@ async fn a_start_reads_as_little_after_two_hundred_lives_as_after_forty() {
     world.timings.delete_grace = S;
     let mut most = 0;
     for life in 0..200 {
-        let (a, _) = world.broker(1).await;
+        let (a, registered) = world.broker(1).await;
         if life > 40 {
             most = most.max(reads(&a.bucket));
         }
         sleep(2 * S).await;
+        let first = keys::parcel(&registered.lane, Seq(0));
+        assert!(!world.objects().contains(&first), "life {life}: its own controller sealed its lane");
         a.seams.tasks.kill();
     }
     assert!(most <= 60, "{most} reads to start");
