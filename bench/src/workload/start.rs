@@ -4,7 +4,6 @@
 //! connections, until one batch is acked by everyone.
 
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -45,7 +44,7 @@ pub async fn run_start(args: &StartArgs, seams: &Seams) -> Result<Table> {
     for number in 0..=u64::from(args.times) {
         let began = Instant::now();
         let mut broker = spawn(&args.command)?;
-        let bootstrap = Arc::new(Cluster::absent(&target.bootstrap, &target.topic, seams.tasks.clone()));
+        let bootstrap = Cluster::absent(&target.bootstrap, &target.topic, seams.tasks.clone());
         let link = until_answered(&bootstrap, &target.bootstrap, &mut broker, began).await?;
         let answered = began.elapsed();
         if number == 0 {

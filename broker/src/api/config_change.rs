@@ -1,7 +1,7 @@
 //! Changing configs, as AlterConfigs and IncrementalAlterConfigs share it: what a request names, who may, who commits.
 //!
-//! Topics, one broker, or all brokers (empty name), groups, subscriptions to clients' metrics. Each resource is judged and committed by itself: one that is
-//! refused does not hold up the others.
+//! Topics, one broker, or all brokers (empty name), groups, subscriptions to clients' metrics. Each resource is judged
+//! and committed by itself: one that is refused does not hold up the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

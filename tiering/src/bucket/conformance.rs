@@ -155,7 +155,7 @@ fn unusable(done: &str, why: &str) -> Fault {
         "the bucket is in another region: set tidemark.bucket.region to it"
     } else if has(&["InvalidAccessKeyId", "SignatureDoesNotMatch", "valid authentication", "ExpiredToken"]) {
         "the store does not accept the credentials: check the access key and its secret"
-    } else if has(&["AccessDenied", "necessary privileges", "Permission denied", "403"]) {
+    } else if has(&["AccessDenied", "necessary privileges", "Permission denied", "403 Forbidden"]) {
         "the credentials lack the right to do so: grant it, or use other credentials"
     } else if has(&["InvalidBucketName"]) {
         "the bucket's name is not allowed: correct it"
@@ -398,6 +398,9 @@ mod tests {
             ("<Code>RequestTimeTooSkewed</Code>", "clock is wrong"),
             ("<Code>SignatureDoesNotMatch</Code>", "check the access key and its secret"),
             ("403 Forbidden: <Code>AccessDenied</Code>", "grant it"),
+            ("status code: 403 Forbidden: ", "grant it"),
+            // A key's random part may spell any number.
+            ("GET http://127.0.0.1:9/bucket/probe/b7fe403a404/x - HTTP error", "check its address"),
             ("404: <Code>NoSuchBucket</Code>", "create it"),
             ("connection refused", "check its address"),
         ] {
