@@ -17,7 +17,8 @@ use crate::cluster::command::Refusal;
 use crate::cluster::record::Scope;
 use crate::cluster::{Command, Reply};
 use crate::config::{
-    ConfigRow, broker_rows, check_client_metrics, check_group, client_metrics_rows, group_rows, topic_rows,
+    ConfigRow, broker_rows, check_client_metrics, check_group, client_metrics_rows, group_rows,
+    is_legacy_topic, topic_rows,
 };
 use crate::node::Node;
 
@@ -69,6 +70,9 @@ pub async fn change<C>(
                 scope(&view, kind, &name).and_then(|scope| {
                     let changes = changes(&view, &scope, one.configs)?;
                     check(&view, &scope, &changes)?;
+                    if matches!(scope, Scope::Topic(_)) {
+                        changes.iter().for_each(|(key, _)| warn_of_legacy(&name, key));
+                    }
                     Ok((changes, scope))
                 })
             }
@@ -83,6 +87,13 @@ pub async fn change<C>(
     done
 }
 
+/// Tells the log of a setting that has no effect and is not reported, so that nobody looks for it in vain.
+pub fn warn_of_legacy(topic: &str, key: &str) {
+    if is_legacy_topic(key) {
+        tracing::warn!(topic, key, "accepted, no effect: a setting of older Kafkas");
+    }
+}
+
 /// An outcome as code and message.
 pub fn told(outcome: Result<(), Refusal>) -> (ErrorCode, Option<Text>) {
     match outcome {
@@ -92,9 +103,14 @@ pub fn told(outcome: Result<(), Refusal>) -> (ErrorCode, Option<Text>) {
     }
 }
 
-/// Has the controller commit the changes.
+/// Has the controller commit the changes. A value that running brokers cannot take makes the request invalid, as in Kafka
+/// (KAFKA-13609); of anything else it is the config.
 async fn submit(node: &Node, scope: Scope, set: Changes, validate_only: bool) -> Result<(), Refusal> {
+    let of_brokers = matches!(scope, Scope::Broker(_));
     match node.cluster.submit(Command::SetConfig { scope, set, validate_only }).await {
+        Ok(Reply::Row(Err(Refusal { code: ErrorCode::InvalidConfig, why }))) if of_brokers => {
+            Err(Refusal { code: ErrorCode::InvalidRequest, why })
+        }
         Ok(Reply::Row(row)) => row,
         Ok(_) => Err(Refusal::new(ErrorCode::UnknownServerError, "")),
         Err(code) => Err(Refusal::new(code, "")),

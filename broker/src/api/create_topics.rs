@@ -14,6 +14,7 @@ use tidemark_proto::kafka::messages::create_topics_response::{CreatableTopicConf
 use tidemark_proto::kafka::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use tidemark_proto::kafka::text::Text;
 
+use super::config_change::warn_of_legacy;
 use super::view::View;
 use super::{Ctx, Operation, Resource};
 use crate::cluster::command::{Created, NewTopic, Refusal};
@@ -28,6 +29,9 @@ pub async fn handle(node: Arc<Node>, ctx: Arc<Ctx>, request: CreateTopicsRequest
     let (refused, wanted) = sort(&view, &request);
     let topics: Vec<NewTopic> =
         wanted.iter().map(|topic| new_topic(topic, TopicId(node.seams.entropy.uuid()))).collect();
+    for topic in &topics {
+        topic.configs.iter().for_each(|(key, _)| warn_of_legacy(&topic.name, key));
+    }
     let validate_only = request.validate_only;
     let outcome = match topics.is_empty() {
         true => Ok(Vec::new()),

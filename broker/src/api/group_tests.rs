@@ -32,15 +32,15 @@ use crate::node::{OFFSETS_TOPIC, Running};
 use crate::server::{Limits, Server, Transport};
 
 /// A broker that coordinates every group, a topic `t` of two partitions, a client.
-struct House {
+pub(super) struct House {
     running: Running,
-    client: Client,
+    pub(super) client: Client,
     topic: TopicId,
     _server: Server,
 }
 
 impl House {
-    async fn open() -> House {
+    pub(super) async fn open() -> House {
         let running = running().await;
         let node = running.node.clone();
         let topic = TopicId(uuid::Uuid::from_u128(99));

@@ -1,9 +1,9 @@
-//! ListOffsets (key 2, v1-11): earliest, latest, by time and by largest timestamp, exact to the record.
+//! ListOffsets (key 2, v0-11): earliest, latest, by time and by largest timestamp, exact to the record.
 //!
-//! Latest is the high watermark, for read_committed the last stable offset. Nothing found is offset -1 without an
-//! error. Earliest-local (-4, KIP-405) is the log start: all of it can be read here; latest-tiered (-5) and
-//! earliest-pending-upload (-6) have no answer before segments exist: -1. Serves only while this broker's session
-//! with the controller is fresh (R24).
+//! v0 has a list of offsets and no times: it gets one, however many it would take. Latest is the high watermark, for
+//! read_committed the last stable offset. Nothing found is offset -1 without an error. Earliest-local (-4, KIP-405) is
+//! the log start: all of it can be read here; latest-tiered (-5) and earliest-pending-upload (-6) have no answer before
+//! segments exist: -1. Serves only while this broker's session with the controller is fresh (R24).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ fn since(timestamp: i64) -> i16 {
         EARLIEST_LOCAL => 8,
         LATEST_TIERED => 9,
         EARLIEST_PENDING_UPLOAD => 11,
-        _ => 1,
+        _ => 0,
     }
 }
 
@@ -98,6 +98,7 @@ fn row(partition_index: i32, answer: Result<Option<Found>, ErrorCode>) -> ListOf
     match answer {
         Ok(Some(found)) => {
             row.offset = found.offset.0;
+            row.old_style_offsets = vec![found.offset.0];
             row.timestamp = found.timestamp.0;
             row.leader_epoch = found.leader_epoch.map_or(-1, |e| e.0);
         }

@@ -17,9 +17,12 @@ use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::kafka::text::Text;
 use tidemark_proto::record::build::Builder;
 use tidemark_proto::record::view::Batch;
+use tidemark_tiering::bucket::faults::{Faulty, Weather};
+use tidemark_tiering::bucket::{self, Bucket, Memory};
+use tidemark_tiering::seam::Seams;
 use tokio::io::duplex;
 
-use super::testing::{again, running, running_with};
+use super::testing::{again, over, running, running_with};
 use super::*;
 use crate::cluster::command::NewTopic;
 use crate::cluster::{Command, Reply};
@@ -33,7 +36,7 @@ pub struct House {
     /// The client.
     pub client: Client,
     topics: u128,
-    _server: Server,
+    server: Server,
 }
 
 impl House {
@@ -47,14 +50,26 @@ impl House {
         House::around(running_with(sets).await)
     }
 
+    /// A fresh one, and its store: good until a test says otherwise.
+    pub async fn over_faulty_store() -> (House, Faulty) {
+        let seams = Seams::seeded(1);
+        let memory = Arc::new(Memory::new(seams.clock.clone()));
+        let store = Faulty::new(memory, Weather::default(), seams.entropy.fork());
+        let bucket = Bucket::new(Arc::new(store.clone()), bucket::Options::default(), &seams);
+        (House::around(over(bucket, seams).await), store)
+    }
+
     fn around(running: Running) -> House {
         let node = running.node.clone();
         let server = Server::new(Arc::new(Dispatch::new(node.clone())), Limits::default(), &node.seams);
-        let (ours, theirs) = duplex(1 << 20);
-        server.attach(Transport::stream(theirs), "PLAINTEXT", "10.0.0.1:999".parse().unwrap());
-        let (client, driver) = Client::over(ours, Options::default());
-        node.seams.tasks.spawn(driver);
-        House { running, client, topics: 0, _server: server }
+        let client = connect(&server, &node.seams, Options::default());
+        House { running, client, topics: 0, server }
+    }
+
+    /// Another connection, of a client that goes by `name`.
+    pub fn client_named(&self, name: &str) -> Client {
+        let options = Options { client_id: name.into(), ..Options::default() };
+        connect(&self.server, &self.running.node.seams, options)
     }
 
     /// The broker ends without a word and its node id comes back as another life.
@@ -131,7 +146,8 @@ impl House {
         self.client.call(version, &request).await.unwrap()
     }
 
-    fn request(
+    /// The request that produces one batch to partition 0.
+    pub fn request(
         &self,
         transactional_id: Option<&str>,
         acks: i16,
@@ -210,6 +226,31 @@ impl House {
         let response = self.client.call(version, &request).await.unwrap();
         let row = &response.topics[0].partitions[0];
         (row.low_watermark, row.error_code)
+    }
+}
+
+fn connect(server: &Server, seams: &Seams, options: Options) -> Client {
+    let (ours, theirs) = duplex(1 << 20);
+    server.attach(Transport::stream(theirs), "PLAINTEXT", "10.0.0.1:999".parse().unwrap());
+    let (client, driver) = Client::over(ours, options);
+    seams.tasks.spawn(driver);
+    client
+}
+
+/// A fetch without a session; `topics` are partitions 0 from their start, `most` bytes of all and of each.
+pub fn fetch_of(topics: &[&str], most: i32, least: i32, wait_ms: i32) -> FetchRequest {
+    let topic = |name: &&str| {
+        let partition = FetchPartition { partition_max_bytes: most, ..Default::default() };
+        FetchTopic { topic: (*name).into(), partitions: vec![partition], ..Default::default() }
+    };
+    FetchRequest {
+        replica_id: -1,
+        max_wait_ms: wait_ms,
+        min_bytes: least,
+        max_bytes: most,
+        session_epoch: -1,
+        topics: topics.iter().map(topic).collect(),
+        ..Default::default()
     }
 }
 

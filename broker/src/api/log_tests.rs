@@ -1,13 +1,17 @@
 //! Logs over a connection: where they start, who wrote to them, which offset a time has.
 
-use tidemark_proto::kafka::messages::DescribeProducersRequest;
 use tidemark_proto::kafka::messages::describe_producers_request::TopicRequest;
-
-use tidemark_proto::kafka::messages::fetch_request::{FetchPartition, FetchTopic};
-use tidemark_proto::kafka::messages::{FetchRequest, FetchResponse};
+use tidemark_proto::kafka::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use tidemark_proto::kafka::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
+use tidemark_proto::kafka::messages::offset_for_leader_epoch_response::EpochEndOffset;
+use tidemark_proto::kafka::messages::{
+    DescribeProducersRequest, FetchRequest, FetchResponse, ListOffsetsRequest, OffsetForLeaderEpochRequest,
+};
 use tokio::time::{Duration, Instant, sleep};
 
-use super::log_house::{House, batch, from_producer, spans};
+use super::log_house::{House, batch, fetch_of, from_producer, spans};
 
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
@@ -85,6 +89,21 @@ async fn special_times_have_their_first_versions() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_oldest_clients_are_told_one_offset_without_a_time() {
+    let mut house = House::open().await;
+    house.topic("t", &[]).await;
+    house.produce(9, "t", &batch(&[10, 20, 30])).await;
+    house.delete(2, "t", 0, 1).await;
+    for (timestamp, offsets) in [(EARLIEST, vec![1]), (LATEST, vec![3]), (25, vec![2]), (31, vec![])] {
+        let partition = ListOffsetsPartition { timestamp, max_num_offsets: 9, ..Default::default() };
+        let topic = ListOffsetsTopic { name: "t".into(), partitions: vec![partition], ..Default::default() };
+        let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
+        let row = house.client.call(0, &request).await.unwrap().topics.remove(0).partitions.remove(0);
+        assert_eq!((row.error_code, row.old_style_offsets), (0, offsets), "at {timestamp}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn under_the_brokers_clock_a_batch_has_one_time_and_its_first_record_answers() {
     let mut house = House::open().await;
     house.topic("t", &[("message.timestamp.type", "LogAppendTime")]).await;
@@ -113,23 +132,6 @@ async fn producers_of_a_partition_are_described_with_their_last_sequence() {
         .collect();
     assert_eq!((row.error_code, producers), (0, vec![(7, 1, 2, -1), (8, 0, 0, -1)]));
     assert_eq!(answer.topics[1].partitions[0].error_code, 3);
-}
-
-/// A fetch without a session; `topics` are partitions 0 from their start, `most` bytes of all and of each.
-fn fetch_of(topics: &[&str], most: i32, least: i32, wait_ms: i32) -> FetchRequest {
-    let topic = |name: &&str| {
-        let partition = FetchPartition { partition_max_bytes: most, ..Default::default() };
-        FetchTopic { topic: (*name).into(), partitions: vec![partition], ..Default::default() }
-    };
-    FetchRequest {
-        replica_id: -1,
-        max_wait_ms: wait_ms,
-        min_bytes: least,
-        max_bytes: most,
-        session_epoch: -1,
-        topics: topics.iter().map(topic).collect(),
-        ..Default::default()
-    }
 }
 
 fn batches_of(answer: &FetchResponse) -> Vec<usize> {
@@ -201,4 +203,83 @@ async fn a_follower_that_fetches_is_told_that_there_are_none() {
     let answer = house.client.call(11, &request).await.unwrap();
     let code = answer.responses.first().map_or(answer.error_code, |topic| topic.partitions[0].error_code);
     assert_eq!(code, 31);
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_by_time_are_as_exact_in_runs_as_in_memory() {
+    let mut house = House::with(&["tidemark.cut.parcels=1"]).await;
+    house.topic("t", &[]).await;
+    for times in [&[10, 30, 20][..], &[25, 40], &[5, 40]] {
+        house.produce(9, "t", &batch(times)).await;
+    }
+    sleep(Duration::from_secs(30)).await;
+    assert!(house.running.node.cluster.image().runs().count() > 0, "everything is cut");
+    let house = house.restart().await;
+    for (at, offset, time) in [(0, 0, 10), (11, 1, 30), (31, 4, 40), (40, 4, 40), (41, -1, -1)] {
+        let found = house.list("t", 0, at, 0).await;
+        assert_eq!((found.error_code, found.offset, found.timestamp), (0, offset, time), "at {at}");
+    }
+    assert_eq!(house.list("t", 0, -3, 0).await.offset, 4);
+}
+
+impl House {
+    /// Where `asked` ends in partition `index` of `t`, to a client that believes in `current`.
+    async fn epoch_end(&self, replica_id: i32, index: i32, current: i32, asked: i32) -> EpochEndOffset {
+        let partition = OffsetForLeaderPartition {
+            partition: index,
+            current_leader_epoch: current,
+            leader_epoch: asked,
+            ..Default::default()
+        };
+        let topic =
+            OffsetForLeaderTopic { topic: "t".into(), partitions: vec![partition], ..Default::default() };
+        let request = OffsetForLeaderEpochRequest { replica_id, topics: vec![topic], ..Default::default() };
+        self.client.call(4, &request).await.unwrap().topics[0].partitions[0].clone()
+    }
+
+    /// The leader epoch of partition 0 of `t`.
+    fn leader_epoch(&self) -> i32 {
+        let image = self.running.node.cluster.image();
+        image.topic_named("t").expect("it is there").partitions[0].leader_epoch.0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_epoch_ends_where_the_next_one_begins_over_restarts() {
+    let mut house = House::open().await;
+    house.topic("t", &[]).await;
+    house.produce(9, "t", &batch(&[1, 2, 3])).await;
+    house = house.restart().await;
+    let second = house.leader_epoch();
+    house.produce(9, "t", &batch(&[4, 5])).await;
+    house = house.restart().await;
+    let third = house.leader_epoch();
+    assert!(0 < second && second < third);
+    let end = async |asked| {
+        let row = house.epoch_end(-1, 0, third, asked).await;
+        (row.error_code, row.leader_epoch, row.end_offset)
+    };
+    assert_eq!(end(0).await, (0, 0, 3));
+    assert_eq!(end(second).await, (0, second, 5));
+    assert_eq!(end(third).await, (0, third, 5));
+    assert_eq!(end(third + 1).await, (0, -1, -1), "still to come");
+    assert_eq!(house.epoch_end(-1, 0, second, 0).await.error_code, 74, "the asker is behind");
+    assert_eq!(house.epoch_end(-1, 0, third + 1, 0).await.error_code, 75, "the asker is ahead");
+    assert_eq!(house.epoch_end(-1, 7, third, 0).await.error_code, 3);
+    assert_eq!(house.epoch_end(1, 0, third, 0).await.error_code, 31, "there are no followers");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_at_the_end_of_an_empty_partition_loses_nothing_when_its_leader_moves() {
+    let mut house = House::open().await;
+    house.topic("t", &[]).await;
+    let latest = house.list("t", 0, LATEST, 0).await;
+    assert_eq!((latest.offset, latest.leader_epoch), (0, 0));
+    house = house.restart().await;
+    for _ in 0..2 {
+        // -1 would make a consumer reset its position, and with `latest` pass over what was written since.
+        let row = house.epoch_end(-1, 0, house.leader_epoch(), 0).await;
+        assert_eq!((row.error_code, row.leader_epoch, row.end_offset), (0, 0, 0));
+        house.produce(9, "t", &batch(&[1])).await;
+    }
 }

@@ -8,9 +8,12 @@
 // A message may get more fields with Kafka's next version.
 #![allow(clippy::needless_update)]
 
+#[cfg(test)]
+mod admin_tests;
 mod alter_client_quotas;
 mod alter_configs;
 mod alter_partition_reassignments;
+mod alter_replica_log_dirs;
 mod api_versions;
 mod broker_loggers;
 mod config_change;
@@ -59,6 +62,8 @@ mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
+#[cfg(test)]
+mod offset_tests;
 mod old_produce;
 mod produce;
 #[cfg(test)]

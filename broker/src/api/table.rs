@@ -4,15 +4,16 @@ use futures::FutureExt;
 use tidemark_proto::kafka::api::ApiKey;
 use tidemark_proto::kafka::frame::encode_response;
 use tidemark_proto::kafka::messages::{
-    AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest,
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
-    DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
-    DescribeTopicPartitionsRequest, DescribeTransactionsRequest, ElectLeadersRequest, FetchRequest,
-    FindCoordinatorRequest, GetTelemetrySubscriptionsRequest, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-    ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest,
+    AlterReplicaLogDirsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClientQuotasRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    DescribeTransactionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest,
+    GetTelemetrySubscriptionsRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest,
+    ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, ListTransactionsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
     OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, SyncGroupRequest,
     UnregisterBrokerRequest, UpdateFeaturesRequest, WriteTxnMarkersRequest,
 };
@@ -22,14 +23,15 @@ use super::Operation::{
 };
 use super::{
     Answer, Ctx, Finish, Need, Row, Started, alter_client_quotas, alter_configs,
-    alter_partition_reassignments, api_versions, body, create_partitions, create_topics, delete_groups,
-    delete_records, delete_topics, describe_client_quotas, describe_cluster, describe_configs,
-    describe_groups, describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions,
-    describe_transactions, elect_leaders, fetch, find_coordinator, free, get_telemetry_subscriptions,
-    heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
-    list_groups, list_offsets, list_partition_reassignments, list_transactions, metadata, offset_commit,
-    offset_delete, offset_fetch, offset_for_leader_epoch, old_produce, ordered, produce, push_telemetry,
-    reply_and_hold, sync_group, unregister_broker, update_features, write_txn_markers,
+    alter_partition_reassignments, alter_replica_log_dirs, api_versions, body, create_partitions,
+    create_topics, delete_groups, delete_records, delete_topics, describe_client_quotas, describe_cluster,
+    describe_configs, describe_groups, describe_log_dirs, describe_producers, describe_quorum,
+    describe_topic_partitions, describe_transactions, elect_leaders, fetch, find_coordinator, free,
+    get_telemetry_subscriptions, heartbeat, incremental_alter_configs, init_producer_id, join_group,
+    leave_group, list_config_resources, list_groups, list_offsets, list_partition_reassignments,
+    list_transactions, metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch,
+    old_produce, ordered, produce, push_telemetry, reply_and_hold, sync_group, unregister_broker,
+    update_features, write_txn_markers,
 };
 use std::time::Duration;
 
@@ -74,7 +76,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         key: ApiKey::ListOffsets,
-        min: 1,
+        min: 0,
         max: 11,
         needs: &[Need::Topic(Describe)],
         start: free!(list_offsets::handle, ListOffsetsRequest),
@@ -211,6 +213,13 @@ pub const ROWS: &[Row] = &[
         max: 2,
         needs: &[Need::Topic(AlterConfigs), Need::Cluster(AlterConfigs)],
         start: free!(alter_configs::handle, AlterConfigsRequest),
+    },
+    Row {
+        key: ApiKey::AlterReplicaLogDirs,
+        min: 1,
+        max: 2,
+        needs: &[Need::Cluster(Alter)],
+        start: free!(alter_replica_log_dirs::handle, AlterReplicaLogDirsRequest),
     },
     Row {
         key: ApiKey::DescribeLogDirs,

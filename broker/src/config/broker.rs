@@ -340,6 +340,7 @@ fn limits(s: &Settings) -> Result<server::Limits, ConfigError> {
         connections: server::ConnectionLimits {
             all: s.count("max.connections"),
             per_ip: s.count("max.connections.per.ip"),
+            per_second: s.count("max.connection.creation.rate"),
             overrides,
         },
         send_buffer_bytes: buffer("socket.send.buffer.bytes"),

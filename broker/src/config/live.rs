@@ -100,6 +100,7 @@ mod tests {
             ("log.segment.delete.delay.ms", "900000"),
             ("max.connections", "3"),
             ("max.connections.per.ip", "2"),
+            ("max.connection.creation.rate", "5"),
             ("max.connections.per.ip.overrides", "127.0.0.9:1"),
             ("producer.id.expiration.ms", "9"),
             ("num.partitions", "4"),
@@ -110,7 +111,7 @@ mod tests {
         assert_eq!(now.topic.timestamp_type, crate::config::TimestampType::LogAppendTime);
         assert_eq!(now.delete_grace().as_secs(), 900);
         let limits = &now.limits.connections;
-        assert_eq!((limits.all, limits.per_ip, limits.overrides.len()), (3, 2, 1));
+        assert_eq!((limits.all, limits.per_ip, limits.per_second, limits.overrides.len()), (3, 2, 5, 1));
         assert_eq!(now.producer_expiration.as_millis(), 9);
         assert_eq!(now.partitions, 1, "not on a running broker");
     }

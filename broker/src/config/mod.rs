@@ -28,4 +28,4 @@ pub use live::Live;
 pub use manual::{manual, usage};
 pub use settings::{ConfigError, Settings};
 pub use table::{Allowed, Key, Kind, Treatment, items};
-pub use topic::{Compression, TimestampType, Topic, check_broker, check_topic};
+pub use topic::{Compression, TimestampType, Topic, check_broker, check_topic, is_legacy_topic};

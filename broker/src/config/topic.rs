@@ -193,9 +193,14 @@ pub(super) fn default_of(key: &Key, settings: &Settings) -> (String, Option<&'st
     (key.default.unwrap_or_default().to_owned(), None)
 }
 
+/// Whether a topic setting is one of older Kafkas: taken, not reported, without effect.
+pub fn is_legacy_topic(name: &str) -> bool {
+    keys::legacy_topic().contains(&name)
+}
+
 /// Checks one topic setting; `None` resets it. The sentence names key, value and what is allowed.
 pub fn check_topic(name: &str, value: Option<&str>) -> Result<(), String> {
-    if keys::legacy_topic().contains(&name) {
+    if is_legacy_topic(name) {
         return Ok(());
     }
     match (keys::find_topic(name), value) {

@@ -246,15 +246,21 @@ impl State {
         self.producers.get(id).is_some()
     }
 
-    /// KIP-320: the largest epoch at or below `asked` and the offset where it ends (below the high watermark).
+    /// KIP-320: the largest epoch at or below `asked` and the offset where it ends (below the high watermark); `asked` itself
+    /// where none is that old, `None` for one that is still to come.
     pub fn epoch_end(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        if asked.0 < 0 {
+            return None;
+        }
         if asked >= self.leader_epoch {
             return (asked == self.leader_epoch).then_some((asked, self.hw));
         }
         let at = self.epochs.partition_point(|(epoch, _)| *epoch <= asked);
-        let (epoch, _) = *self.epochs.get(at.checked_sub(1)?)?;
+        let before = at.checked_sub(1).and_then(|at| self.epochs.get(at));
         let end = self.epochs.get(at).map_or(self.hw, |(_, start)| *start);
-        Some((epoch, end.min(self.hw)))
+        // An epoch in which nobody wrote has no row: it ends where the first one begins. Were it said to be unknown, a
+        // reader that waits at the end of an empty partition would take a move of its leader for a loss.
+        Some((before.map_or(asked, |(epoch, _)| *epoch), end.min(self.hw)))
     }
 
     /// Leader epoch of the record at `offset`, as ListOffsets reports it.
@@ -433,12 +439,18 @@ mod tests {
             ..Base::default()
         };
         let state = State::open(base, LeaderEpoch(5));
-        assert_eq!(state.epoch_end(LeaderEpoch(0)), None);
+        assert_eq!(state.epoch_end(LeaderEpoch(0)), Some((LeaderEpoch(0), Offset(0))), "before the first");
         assert_eq!(state.epoch_end(LeaderEpoch(2)), Some((LeaderEpoch(1), Offset(10))));
         assert_eq!(state.epoch_end(LeaderEpoch(4)), Some((LeaderEpoch(3), Offset(20))));
         assert_eq!(state.epoch_end(LeaderEpoch(5)), Some((LeaderEpoch(5), Offset(20))));
         assert_eq!(state.epoch_end(LeaderEpoch(6)), None);
         assert_eq!(state.epoch_at(Offset(12)), LeaderEpoch(3));
+        let moved_empty = State::open(Base::default(), LeaderEpoch(2));
+        assert_eq!(
+            moved_empty.epoch_end(LeaderEpoch(1)),
+            Some((LeaderEpoch(1), Offset(0))),
+            "nothing is lost"
+        );
     }
 
     proptest! {

@@ -107,6 +107,14 @@ pub async fn accept(server: Server, bound: Bound) {
         };
         match accepted {
             Ok((socket, addr)) => {
+                let wait = server.pace();
+                if !wait.is_zero() {
+                    tokio::select! {
+                        biased;
+                        () = server.0.drain.cancelled() => return,
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                }
                 tune(&socket, &server.0.limits);
                 server.attach(Transport::Tcp(socket), &name, addr);
             }

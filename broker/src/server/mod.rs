@@ -8,6 +8,7 @@ mod connection;
 mod frame;
 mod listener;
 mod outbox;
+mod pace;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 pub use connection::Transport;
 pub use frame::Frame;
 pub use listener::{BindError, Bound, Endpoint};
+
+use pace::Pace;
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -112,11 +115,14 @@ pub struct ConnectionLimits {
     pub per_ip: usize,
     /// Exceptions to the former (`max.connections.per.ip.overrides`).
     pub overrides: BTreeMap<IpAddr, usize>,
+    /// New ones in a second; those beyond wait (`max.connection.creation.rate`).
+    pub per_second: usize,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> ConnectionLimits {
-        ConnectionLimits { all: usize::MAX, per_ip: usize::MAX, overrides: BTreeMap::new() }
+        let overrides = BTreeMap::new();
+        ConnectionLimits { all: usize::MAX, per_ip: usize::MAX, overrides, per_second: usize::MAX }
     }
 }
 
@@ -177,6 +183,7 @@ struct Open {
     total: usize,
     by_ip: BTreeMap<IpAddr, usize>,
     by_listener: BTreeMap<Arc<str>, usize>,
+    pace: Pace,
 }
 
 impl Server {
@@ -235,6 +242,13 @@ impl Server {
     /// From now on at most so many connections are taken; none that is open is closed.
     pub fn limit_connections(&self, limits: ConnectionLimits) {
         self.0.open.lock().limits = limits;
+    }
+
+    /// How long a connection that came now waits before it is served.
+    fn pace(&self) -> Duration {
+        let mut open = self.0.open.lock();
+        let per_second = open.limits.per_second;
+        open.pace.take(Instant::now(), per_second)
     }
 
     /// Connections now open.

@@ -10,7 +10,6 @@ use crate::TABLES;
 /// APIs a client may send that the codec does not speak, and why.
 fn left_out(key: ApiKey) -> &'static str {
     match key {
-        ApiKey::AlterReplicaLogDirs => "a broker has no log directories to move replicas between",
         ApiKey::CreateDelegationToken
         | ApiKey::RenewDelegationToken
         | ApiKey::ExpireDelegationToken

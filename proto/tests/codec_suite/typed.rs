@@ -103,6 +103,7 @@ all! {
         DeleteAclsRequest DeleteAclsResponse
         DescribeConfigsRequest DescribeConfigsResponse
         AlterConfigsRequest AlterConfigsResponse
+        AlterReplicaLogDirsRequest AlterReplicaLogDirsResponse
         DescribeLogDirsRequest DescribeLogDirsResponse
         SaslAuthenticateRequest SaslAuthenticateResponse
         CreatePartitionsRequest CreatePartitionsResponse

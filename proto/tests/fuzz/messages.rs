@@ -91,6 +91,7 @@ all! {
     DeleteAclsRequest,
     DescribeConfigsRequest,
     AlterConfigsRequest,
+    AlterReplicaLogDirsRequest,
     DescribeLogDirsRequest,
     SaslAuthenticateRequest,
     CreatePartitionsRequest,

@@ -36,6 +36,9 @@ pub const KEYS: &[Key] = &[
     key("max.connections", Int, NO_LIMIT, "Connections of all listeners.").at_least(0).dynamic(),
     key("max.connections.per.ip", Int, NO_LIMIT, "Connections from one address.").at_least(0).dynamic(),
     key("max.connections.per.ip.overrides", List, "", "Exceptions to the former, as address:number.").dynamic(),
+    key("max.connection.creation.rate", Int, NO_LIMIT, "Connections taken in a second, all listeners; those beyond wait.")
+        .at_least(1)
+        .dynamic(),
     key("queued.max.request.bytes", Long, "-1", "Bytes of requests in work, all connections; -1: 256 MiB (Kafka: no bound).")
         .at_least(-1),
     // Topics.
@@ -50,7 +53,10 @@ pub const KEYS: &[Key] = &[
         .one_of(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"])
         .dynamic(),
     key("compression.gzip.level", Int, "-1", "Level when we compress with gzip; -1 is the codec's own.").between(-1, 9).dynamic(),
-    key("compression.lz4.level", Int, "9", "Level when we compress with lz4.").between(1, 17).dynamic(),
+    key("compression.lz4.level", Int, "9", "Level when we compress with lz4.")
+        .between(1, 17)
+        .note("lz4 has one level here, the fast one")
+        .dynamic(),
     key("compression.zstd.level", Int, "3", "Level when we compress with zstd.").between(-131_072, 22).dynamic(),
     key("min.insync.replicas", Int, "1", "Replicas that must have a record before acks=all is answered.")
         .at_least(1)

@@ -8,6 +8,8 @@ mod group;
 mod ignored;
 mod tidemark;
 mod topic;
+#[cfg(test)]
+mod treatment_tests;
 
 use super::table::Key;
 
