@@ -127,7 +127,7 @@ async fn serve(node: &Arc<Node>, ctx: &Ctx, request: &FetchRequest, begun: &Begu
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
     let committed = request.isolation_level == 1;
     let image = node.cluster.image();
-    let resolve = |(key, want): &(Key, Want)| resolve(node, ctx, &image, key, *want);
+    let resolve = |(key, want): &(Key, Want)| resolve(node, ctx, &image, (key, *want), begun.goes_on());
     let mut rows: Vec<Row> = begun.wants.iter().map(resolve).collect();
     if rows.is_empty() {
         // A session with nothing in it still paces its client.
@@ -192,10 +192,21 @@ async fn take(
     Ok(Given { said, lso: look.bounds.lso, aborted: look.aborted, pieces })
 }
 
-fn resolve(node: &Node, ctx: &Ctx, image: &Image, key: &Key, want: Want) -> Row {
-    let (found, missing) = match &key.topic {
-        TopicKey::Name(name) => (image.topic_named(name), ErrorCode::UnknownTopicOrPartition),
-        TopicKey::Id(id) => (image.topic(TopicId(*id)), ErrorCode::UnknownTopicId),
+/// What a topic that is not there is told. A session that knew an id whose name belongs to another topic by now hears so:
+/// its client has to look the name up again.
+fn missing(image: &Image, key: &Key, goes_on: bool) -> ErrorCode {
+    let TopicKey::Id(id) = &key.topic else { return ErrorCode::UnknownTopicOrPartition };
+    let was = image.deleted().find(|(deleted, _)| deleted.0 == *id && goes_on);
+    match was.is_some_and(|(_, topic)| image.topic_named(&topic.name).is_some()) {
+        true => ErrorCode::InconsistentTopicId,
+        false => ErrorCode::UnknownTopicId,
+    }
+}
+
+fn resolve(node: &Node, ctx: &Ctx, image: &Image, (key, want): (&Key, Want), goes_on: bool) -> Row {
+    let found = match &key.topic {
+        TopicKey::Name(name) => image.topic_named(name),
+        TopicKey::Id(id) => image.topic(TopicId(*id)),
     };
     let name = match (&key.topic, found) {
         (TopicKey::Name(name), _) => name.clone(),
@@ -206,7 +217,7 @@ fn resolve(node: &Node, ctx: &Ctx, image: &Image, key: &Key, want: Want) -> Row 
         || node.allows(ctx, Operation::Read, Resource::Topic(&name));
     let found = match found {
         _ if !allowed => Err(ErrorCode::TopicAuthorizationFailed),
-        None => Err(missing),
+        None => Err(missing(image, key, goes_on)),
         Some(topic) => match topic.partition(PartitionIndex(key.partition)) {
             None => Err(ErrorCode::UnknownTopicOrPartition),
             Some(_) => Ok(TopicPartition { topic: topic.id, partition: PartitionIndex(key.partition) }),

@@ -80,6 +80,7 @@ struct Session {
     by_id: bool,
     parts: BTreeMap<Key, Cached>,
     order: VecDeque<Key>,
+    born: Millis,
     used: Millis,
 }
 
@@ -91,6 +92,13 @@ pub struct Begun {
     /// Everything to look at, in the order in which bytes are handed out.
     pub wants: Vec<(Key, Want)>,
     incremental: bool,
+}
+
+impl Begun {
+    /// Whether the session was there before the request.
+    pub fn goes_on(&self) -> bool {
+        self.incremental
+    }
 }
 
 /// The sessions of one broker.
@@ -210,17 +218,26 @@ impl Sessions {
         if self.slots == 0 || fresh <= 0 || named.len() > PARTITIONS_MAX || self.open.contains_key(&fresh) {
             return 0;
         }
-        if self.open.len() >= self.slots {
-            let oldest = self.open.iter().min_by_key(|(_, s)| s.used).map(|(id, s)| (*id, s.used));
-            match oldest {
-                Some((id, used)) if now.0 - used.0 > EVICTION_MS => self.open.remove(&id),
-                _ => return 0,
-            };
+        if self.open.len() >= self.slots && !self.make_room(named.len(), now) {
+            return 0;
         }
         let order: VecDeque<Key> = named.iter().map(|(k, _)| k.clone()).collect();
         let parts = named.iter().map(|(k, w)| (k.clone(), Cached { want: *w, said: None })).collect();
-        self.open.insert(fresh, Session { epoch: 1, by_id, parts, order, used: now });
+        self.open.insert(fresh, Session { epoch: 1, by_id, parts, order, born: now, used: now });
         fresh
+    }
+
+    /// Ends the session that has been silent longest, if for long; else the smallest, if it has lived long and a session of
+    /// `partitions` is worth more. Whether one was ended.
+    fn make_room(&mut self, partitions: usize, now: Millis) -> bool {
+        let is_long = |since: Millis| now.0 - since.0 > EVICTION_MS;
+        let silent = self.open.iter().min_by_key(|(_, s)| s.used).filter(|(_, s)| is_long(s.used));
+        let small = || {
+            let grown = self.open.iter().filter(|(_, s)| is_long(s.born));
+            grown.min_by_key(|(_, s)| s.parts.len()).filter(|(_, s)| s.parts.len() < partitions)
+        };
+        let ended = silent.or_else(small).map(|(id, _)| *id);
+        ended.is_some_and(|id| self.open.remove(&id).is_some())
     }
 }
 
@@ -312,5 +329,33 @@ mod tests {
         assert_eq!(again(&mut sessions, 10), 0);
         assert_eq!(again(&mut sessions, EVICTION_MS + 1), 99);
         assert_eq!(sessions.len(), 1);
+    }
+    #[test]
+    fn a_larger_session_takes_the_place_of_a_smaller_one_that_has_lived_long() {
+        let mut sessions = Sessions::new(1);
+        let open = |sessions: &mut Sessions, id, partitions, at| {
+            let named = (0..partitions).map(|n| (key(n), want(0))).collect();
+            sessions.begin((0, 0, false), named, &[], id, Millis(at)).expect("taken in").id
+        };
+        let beat = |sessions: &mut Sessions, epoch, at| {
+            sessions.begin((5, epoch, false), vec![], &[], 0, Millis(at)).map(|begun| begun.id)
+        };
+        assert_eq!(open(&mut sessions, 5, 2, 0), 5);
+        assert_eq!(beat(&mut sessions, 1, EVICTION_MS), Ok(5));
+        assert_eq!(open(&mut sessions, 6, 9, EVICTION_MS), 0, "it is young");
+        assert_eq!(open(&mut sessions, 7, 2, EVICTION_MS + 1), 0, "the other is worth no more");
+        assert_eq!(open(&mut sessions, 8, 3, EVICTION_MS + 1), 8);
+        assert_eq!(beat(&mut sessions, 2, EVICTION_MS + 2), Err(ErrorCode::FetchSessionIdNotFound));
+    }
+
+    #[test]
+    fn an_epoch_wraps_to_one() {
+        let mut sessions = Sessions::new(1);
+        full(&mut sessions);
+        sessions.open.get_mut(&77).expect("it is open").epoch = i32::MAX;
+        for epoch in [i32::MAX, 1, 2] {
+            let begun = sessions.begin((77, epoch, false), vec![], &[], 0, Millis(0));
+            assert_eq!(begun.map(|b| b.id), Ok(77), "epoch {epoch}");
+        }
     }
 }

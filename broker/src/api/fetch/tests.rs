@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
+use tidemark_proto::kafka::messages::fetch_request::ForgottenTopic;
+use tidemark_proto::kafka::messages::{FetchRequest, FetchResponse};
 use tokio::time::Instant;
 
 use super::budget::PATIENCE;
-use crate::api::log_house::{House, batch, spans};
+use crate::api::log_house::{House, batch, fetch_of, spans};
+use crate::cluster::Command;
+use crate::cluster::command::TopicRef;
 
 async fn house(sets: &[&str]) -> House {
     let mut house = House::with(sets).await;
@@ -106,4 +110,102 @@ fn files(folder: &Path, into: &mut Vec<std::path::PathBuf>) {
             false => into.push(path),
         }
     }
+}
+
+impl House {
+    /// The next fetch of a session, which names `topics` (from the offset) and forgets `gone`.
+    async fn goes_on(&self, session: (i32, i32), topics: &[(&str, i64)], gone: &[&str]) -> FetchResponse {
+        let names: Vec<&str> = topics.iter().map(|(name, _)| *name).collect();
+        let mut request = FetchRequest {
+            session_id: session.0,
+            session_epoch: session.1,
+            ..fetch_of(&names, 1 << 20, 1, 0)
+        };
+        for (topic, (_, offset)) in request.topics.iter_mut().zip(topics) {
+            topic.partitions[0].fetch_offset = *offset;
+        }
+        let forget =
+            |name: &&str| ForgottenTopic { topic: (*name).into(), partitions: vec![0], ..Default::default() };
+        request.forgotten_topics_data = gone.iter().map(forget).collect();
+        self.client.call(12, &request).await.unwrap()
+    }
+}
+
+/// Each topic of an answer, with its batches.
+fn told(answer: &FetchResponse) -> Vec<(&str, usize)> {
+    assert_eq!(answer.error_code, 0);
+    answer.responses.iter().map(|t| (t.topic.as_str(), spans(&t.partitions[0]).len())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_told_only_what_changed_and_forgets_what_it_is_told_to() {
+    let mut house = house(&[]).await;
+    house.topic("u", &[]).await;
+    let opened = house.goes_on((0, 0), &[("t", 0), ("u", 0)], &[]).await;
+    let id = opened.session_id;
+    assert!(id > 0 && told(&opened) == [("t", 0), ("u", 0)], "a first answer is whole");
+    assert_eq!(told(&house.goes_on((id, 1), &[], &[]).await), [], "nothing has changed");
+    house.produce(9, "u", &batch(&[1])).await;
+    assert_eq!(told(&house.goes_on((id, 2), &[], &[]).await), [("u", 1)]);
+    assert_eq!(told(&house.goes_on((id, 3), &[("u", 1)], &[]).await), [], "the position is remembered");
+    house.produce(9, "t", &batch(&[1])).await;
+    house.produce(9, "u", &batch(&[2])).await;
+    assert_eq!(told(&house.goes_on((id, 4), &[], &["u"]).await), [("t", 1)]);
+    assert_eq!(told(&house.goes_on((id, 5), &[("t", 1)], &[]).await), [], "and stays forgotten");
+    assert_eq!(house.goes_on((id, -1), &[("u", 0)], &[]).await.session_id, 0, "the session ends");
+    assert_eq!(house.goes_on((id, 6), &[], &[]).await.error_code, 70);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bounds_are_minus_one_where_there_is_an_error_and_nowhere_else() {
+    let house = house(&[]).await;
+    let bounds = async |topic, offset| {
+        let row = house.fetch(topic, offset, 1).await;
+        (row.error_code, [row.high_watermark, row.last_stable_offset, row.log_start_offset])
+    };
+    assert_eq!(bounds("t", 0).await, (0, [0, 0, 0]), "an empty partition has its bounds");
+    assert_eq!(bounds("t", 5).await, (1, [-1, -1, -1]));
+    assert_eq!(bounds("nope", 0).await, (3, [-1, -1, -1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_by_id_is_told_when_its_topics_name_is_another_topics() {
+    let mut house = House::open().await;
+    let old = house.topic("t", &[]).await;
+    let ask = |session: (i32, i32), named: &[&str]| {
+        let mut request = FetchRequest {
+            session_id: session.0,
+            session_epoch: session.1,
+            ..fetch_of(named, 1 << 20, 1, 0)
+        };
+        request.topics.iter_mut().for_each(|topic| topic.topic_id = old.0);
+        let client = house.client.clone();
+        async move {
+            let answer = client.call(13, &request).await.unwrap();
+            let rows = answer.responses.iter().map(|t| (t.topic_id, t.partitions[0].error_code));
+            (answer.session_id, rows.collect::<Vec<_>>())
+        }
+    };
+    let (id, rows) = ask((0, 0), &["t"]).await;
+    assert_eq!(rows, [(old.0, 0)]);
+    let (again, first) = (ask((id, 1), &[]), ask((0, -1), &["t"]));
+    let delete = Command::DeleteTopics { topics: vec![TopicRef::Id(old)] };
+    house.running.node.cluster.submit(delete).await.unwrap();
+    house.topic("t", &[]).await;
+    assert_eq!(again.await, (id, vec![(old.0, 103)]), "look the name up again");
+    assert_eq!(first.await, (0, vec![(old.0, 100)]), "outside of a session the id is just unknown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_waits_is_told_at_once_when_its_partition_goes() {
+    let mut house = House::open().await;
+    let id = house.topic("t", &[]).await;
+    let (request, begun) = (fetch_of(&["t"], 1 << 20, 1, 30_000), Instant::now());
+    let (answer, deleted) = tokio::join!(house.client.call(11, &request), async {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        house.running.node.cluster.submit(Command::DeleteTopics { topics: vec![TopicRef::Id(id)] }).await
+    });
+    deleted.expect("it is deleted");
+    assert_ne!(answer.unwrap().responses[0].partitions[0].error_code, 0);
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
 }
