@@ -91,6 +91,18 @@ mod tests {
     }
 
     #[test]
+    fn brokers_have_the_addresses_of_the_listener_asked_on() {
+        let world = World::new();
+        let ports = |listener| {
+            let response =
+                respond(&world.view(60, 2).on(listener).look(), &DescribeClusterRequest::default());
+            response.brokers.iter().map(|b| b.port).collect::<Vec<_>>()
+        };
+        assert_eq!(ports("PLAINTEXT"), [9092, 9093]);
+        assert_eq!(ports("EXTERNAL"), [19092, 19093]);
+    }
+
+    #[test]
     fn controllers_have_no_endpoint() {
         let world = World::new();
         let code = |endpoint_type| {

@@ -6,6 +6,10 @@ use tidemark_proto::record::build::Builder;
 use tidemark_proto::record::records::Records;
 use tidemark_proto::record::view::{Batch, Batches};
 
+use tidemark_proto::kafka::messages::{ApiVersionsRequest, ProduceRequest};
+use tidemark_tiering::bucket::faults::Weather;
+use tokio::time::{Duration, Instant, sleep};
+
 use super::log_house::{House, batch, from_producer};
 
 impl House {
@@ -167,4 +171,107 @@ async fn acks_are_none_one_or_all_and_none_is_never_answered() {
     }
     assert_eq!(house.produce_with_acks(0, "t", &batch(&[1])).await, None);
     assert_eq!(house.list("t", 0, -1, 0).await.offset, 3, "it was taken, and the connection goes on");
+}
+
+/// A store that takes so long for each parcel.
+fn slow_parcels(by: Duration) -> Weather {
+    Weather { slow: vec![("wal/".into(), by)], ..Weather::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pipelined_batches_wait_for_the_bucket_together_and_keep_their_order() {
+    let (mut house, store) = House::over_faulty_store().await;
+    house.topic("t", &[]).await;
+    store.set_weather(slow_parcels(Duration::from_secs(2)));
+    let begun = Instant::now();
+    let send = async |n: u32| {
+        sleep(Duration::from_millis(200) * n).await;
+        let sent = house.produce(9, "t", &batch(&[1])).await;
+        (sent.error_code, sent.base_offset)
+    };
+    let sent = futures::future::join_all((0..6).map(send)).await;
+    assert_eq!(sent, (0..6).map(|n| (0, n)).collect::<Vec<_>>());
+    assert!(begun.elapsed() >= Duration::from_secs(2), "the bucket is waited for");
+    assert!(begun.elapsed() < Duration::from_secs(6), "not one after the other: {:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_produce_out_of_time_is_told_so_and_its_retry_where_it_landed_all_the_same() {
+    let (mut house, store) = House::over_faulty_store().await;
+    house.topic("t", &[]).await;
+    store.set_weather(slow_parcels(Duration::from_secs(3)));
+    let sent = from_producer(7, 0, 0, 2);
+    let request = ProduceRequest { timeout_ms: 500, ..house.request(None, -1, "t", &sent) };
+    let answer = house.client.call(9, &request).await.unwrap();
+    assert_eq!(answer.responses[0].partition_responses[0].error_code, 7);
+    assert_eq!(house.list("t", 0, -1, 0).await.offset, 0, "nobody sees it before the bucket has it");
+    let again = house.produce(9, "t", &sent).await;
+    assert_eq!((again.error_code, again.base_offset), (0, 0));
+    assert_eq!(house.list("t", 0, -1, 0).await.offset, 2, "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_without_acks_that_is_refused_closes_its_connection() {
+    for (topic, batch) in [("nope", batch(&[1])), ("t", from_producer(7, 0, 0, 1))] {
+        let mut house = House::open().await;
+        house.topic("t", &[]).await;
+        assert_eq!(house.produce(9, "t", &from_producer(7, 1, 0, 1)).await.error_code, 0);
+        assert_eq!(house.produce_with_acks(0, topic, &batch).await, None);
+        assert!(house.client.call(0, &ApiVersionsRequest::default()).await.is_err(), "{topic}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_at_fault_are_named_to_those_who_can_read_it() {
+    let mut house = House::open().await;
+    house.topic("t", &[("cleanup.policy", "compact")]).await;
+    let keyless = Builder::new().append(Millis(1), None, Some(b"v")).build();
+    for version in 3..=13 {
+        let row = house.produce(version, "t", &keyless).await;
+        assert_eq!(row.error_code, 87, "v{version}");
+        let told = (row.record_errors.len(), row.error_message.is_some());
+        assert_eq!(told, if version < 8 { (0, false) } else { (1, true) }, "v{version}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_larger_than_a_segment_is_refused() {
+    let mut house = House::open().await;
+    house.topic("t", &[("segment.bytes", "1048576"), ("max.message.bytes", "4194304")]).await;
+    let of = |bytes: usize| Builder::new().append(Millis(1), None, Some(&vec![7; bytes])).build();
+    assert_eq!(house.produce(9, "t", &of(2 << 20)).await.error_code, 18);
+    assert_eq!(house.produce(9, "t", &of(5 << 20)).await.error_code, 10, "the topic's bound comes first");
+    assert_eq!(house.produce(9, "t", &of(1 << 19)).await.error_code, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_write_ever_waits_for_replicas() {
+    let mut house = House::open().await;
+    house.topic("t", &[("min.insync.replicas", "3")]).await;
+    assert_eq!(house.produce_with_acks(-1, "t", &batch(&[1])).await, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn internal_topics_are_written_by_the_admin_client_alone() {
+    let mut house = House::open().await;
+    house.topic("__consumer_offsets", &[]).await;
+    let request = house.request(None, -1, "__consumer_offsets", &batch(&[1]));
+    for (name, code) in [("consumer-1", 17), ("__admin_client", 0)] {
+        let answer = house.client_named(name).call(9, &request).await.unwrap();
+        assert_eq!(answer.responses[0].partition_responses[0].error_code, code, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_for_a_topic_id_that_is_not_there_is_told_with_the_id_it_named() {
+    let mut house = House::open().await;
+    let id = house.topic("t", &[]).await;
+    let mut request = house.request(None, -1, "t", &batch(&[1]));
+    let other = uuid::Uuid::from_u128(999);
+    for (named, code) in [(id.0, 0), (other, 100)] {
+        request.topic_data[0].topic_id = named;
+        let answer = house.client.call(13, &request).await.unwrap();
+        let row = &answer.responses[0];
+        assert_eq!((row.topic_id, row.partition_responses[0].error_code), (named, code));
+    }
 }

@@ -95,6 +95,17 @@ async fn a_producer_over_its_quota_is_answered_at_once_and_then_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_producer_over_its_quota_that_wants_no_answer_is_not_read_either() {
+    let mut house = House::open().await;
+    house.topic("t", &[]).await;
+    house.quota("producer_byte_rate", Some(1_000.0)).await;
+    let begun = Instant::now();
+    assert_eq!(house.produce_with_acks(0, "t", &large(20_000)).await, None);
+    assert_eq!(house.list("t", 0, -1, 0).await.offset, 1);
+    assert!(begun.elapsed() >= Duration::from_secs(9), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_throttled_fetch_is_empty_and_keeps_its_session() {
     let mut house = House::open().await;
     house.topic("t", &[]).await;

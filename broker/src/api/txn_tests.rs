@@ -1,14 +1,16 @@
 //! Transactions as partitions see them: batches, markers, the last stable offset, the aborted list.
 
 use tidemark_proto::id::{Millis, ProducerEpoch, ProducerId};
-use tidemark_proto::kafka::messages::WriteTxnMarkersRequest;
 use tidemark_proto::kafka::messages::fetch_response::PartitionData;
 use tidemark_proto::kafka::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+use tidemark_proto::kafka::messages::{FetchRequest, WriteTxnMarkersRequest};
 use tidemark_proto::record::build::Builder;
 use tidemark_proto::record::control::{EndMarker, Outcome};
 use tidemark_proto::record::view::Batch;
 
-use super::log_house::{House, batch, from_producer, spans};
+use tokio::time::{Duration, Instant, sleep};
+
+use super::log_house::{House, batch, fetch_of, from_producer, spans};
 
 const COMMITTED: i8 = 1;
 
@@ -146,4 +148,59 @@ async fn markers_of_fenced_producers_and_coordinators_are_refused_and_a_bumped_e
     assert_eq!(house.write(7, 3, 1).await, 47, "the old epoch is fenced");
     assert_eq!(house.write(7, 4, 1).await, 45);
     assert_eq!(house.write(7, 4, 0).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_of_committed_data_wait_for_what_is_stable_and_a_commit_wakes_them() {
+    let mut house = House::open().await;
+    house.topic("t", &[]).await;
+    house.write(7, 0, 0).await;
+    let ask = async || {
+        let (request, begun) = (fetch_of(&["t"], 1 << 20, 1, 5_000), Instant::now());
+        let answer = house.client.call(11, &FetchRequest { isolation_level: COMMITTED, ..request }).await;
+        (spans(&answer.unwrap().responses[0].partitions[0]).len(), begun.elapsed())
+    };
+    let (batches, took) = ask().await;
+    assert!(batches == 0 && took >= Duration::from_secs(5), "{batches} after {took:?}");
+    let ((batches, took), codes) = tokio::join!(ask(), async {
+        sleep(Duration::from_secs(1)).await;
+        house.end(7, 0, true, 0).await
+    });
+    assert_eq!((batches, codes), (2, vec![3, 0]), "the batch and its marker");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_beyond_the_last_stable_offset_are_not_found_by_readers_of_committed_data() {
+    let mut house = House::open().await;
+    house.topic("t", &[]).await;
+    house.produce(9, "t", &batch(&[0])).await;
+    house.write(7, 0, 0).await;
+    let found = async |at, isolation| {
+        let row = house.list("t", 0, at, isolation).await;
+        (row.error_code, row.offset)
+    };
+    assert_eq!((found(1, 0).await, found(1, COMMITTED).await), ((0, 1), (0, -1)));
+    assert_eq!((found(-3, 0).await, found(-3, COMMITTED).await), ((0, 1), (0, 0)));
+    house.end(7, 0, true, 0).await;
+    assert_eq!(found(1, COMMITTED).await, (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_gets_past_a_tail_of_nothing_but_aborted_data() {
+    let mut house = House::open().await;
+    house.topic("t", &[]).await;
+    for sequence in 0..3 {
+        house.write(7, 0, sequence).await;
+    }
+    house.end(7, 0, false, 0).await;
+    let end = house.list("t", 0, -1, COMMITTED).await.offset;
+    let mut at = 0;
+    while at < end {
+        let rows = house.fetch("t", at, COMMITTED).await;
+        let (_, last) = *spans(&rows).last().expect("something to move on with");
+        assert_eq!(aborted(&rows), Some(vec![(7, 0)]), "at {at}");
+        at = last + 1;
+    }
+    assert_eq!(at, 4, "behind the marker");
 }

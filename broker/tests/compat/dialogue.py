@@ -12,7 +12,7 @@ TWO = [(b"a", b"1"), (b"b", b"2")]
 
 def speak(peer):
     """The whole dialogue, in an order in which later requests may build on earlier ones."""
-    for part in (versions, topics, partitions, configs, produce, fetch, offsets, groups, admin, raw):
+    for part in (versions, topics, partitions, configs, produce, fetch, anew, offsets, groups, admin, raw):
         part(peer)
 
 
@@ -163,6 +163,8 @@ def configs(peer):
     alter("of every broker", ("log.retention.ms", 0, "6000000"), kind=4, name="")
     alter("of broker 9", ("log.retention.ms", 0, "1"), kind=4, name="9")
     alter("of a broker, not dynamic", ("node.id", 0, "7"), kind=4, name="1")
+    alter("of a broker, bad value", ("message.max.bytes", 0, "many"), kind=4, name="1")
+    alter("of every broker, not allowed", ("log.cleanup.policy", 0, "odd"), kind=4, name="")
     alter("of broker 1, back", ("log.retention.ms", 1, None), kind=4, name="1")
     alter("of every broker, back", ("log.retention.ms", 1, None), kind=4, name="")
     for version in range(3):
@@ -245,6 +247,24 @@ def fetch(peer):
     peer.ask("Fetch", 12, {**again, "sessionId": number, "sessionEpoch": 7}, note="a wrong session epoch")
     peer.ask("Fetch", 12, {**again, "sessionId": 12345, "sessionEpoch": 1}, note="an unknown session")
     peer.ask("Fetch", 12, {**again, "sessionId": number, "sessionEpoch": -1}, note="the session closed")
+
+
+def anew(peer):
+    """A topic that is deleted and made again, while a session reads it by its id."""
+    create(peer, 7, "phoenix", note="to be made again")
+    ready(peer, "phoenix")
+    rows = [{"topicId": peer.ids["phoenix"], "partitions": [{"partition": 0, "partitionMaxBytes": 100}]}]
+    body = {"maxWaitMs": 100, "minBytes": 1, "maxBytes": 100}
+    opened = peer.ask("Fetch", 13, {**body, "sessionId": 0, "sessionEpoch": 0, "topics": rows}, note="a new session by id")
+    number = opened.get("sessionId", 0) if isinstance(opened, dict) else 0
+    peer.quietly("DeleteTopics", 6, {"topics": [{"name": "phoenix", "topicId": NO_ID}], "timeoutMs": 5000})
+    time.sleep(1)
+    create(peer, 7, "phoenix", note="again")
+    before = peer.ids["phoenix"]
+    ready(peer, "phoenix")
+    peer.ids["phoenix, the first"] = before
+    peer.ask("Fetch", 13, {**body, "sessionId": number, "sessionEpoch": 1, "topics": []}, note="in the session, of a topic made anew")
+    peer.ask("Fetch", 13, {**body, "sessionId": 0, "sessionEpoch": -1, "topics": rows}, note="of a topic made anew")
 
 
 def offsets(peer):
@@ -404,6 +424,9 @@ def admin(peer):
     for version in range(1, 5):
         peer.ask("DescribeLogDirs", version, {"topics": [{"topic": "log", "partitions": [0]}]})
     peer.ask("DescribeLogDirs", 4, {"topics": []}, note="of nothing")
+    for version in (1, 2):
+        rows = [{"name": "log", "partitions": [0, 9]}, {"name": "nope", "partitions": [0]}]
+        peer.ask("AlterReplicaLogDirs", version, {"dirs": [{"path": "/no/such/directory", "topics": rows}]})
     for version in range(3):
         rows = {"topicPartitions": [{"topic": "log", "partitions": [0]}, {"topic": "nope", "partitions": [0]}], "timeoutMs": 5000}
         peer.ask("ElectLeaders", version, {**rows, **({"electionType": 0} if version else {})})
