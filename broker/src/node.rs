@@ -34,6 +34,7 @@ use crate::ownership::{self, Exit, Owned};
 use crate::partition::Partitions;
 use crate::partition::fetching::Fetching;
 use crate::partition::log::CoordinatorLog;
+use crate::partition::opening::Ahead;
 use crate::quota::{Bound, Kind, Quotas};
 use crate::upkeep;
 
@@ -85,6 +86,8 @@ pub struct Node {
     pub bucket: Bucket,
     /// Reads of runs.
     pub archive: Arc<Archive>,
+    /// What was read of partitions on their way here.
+    pub ahead: Ahead,
     /// Reads for fetches.
     pub fetching: Fetching,
     /// The metadata.
@@ -145,6 +148,7 @@ impl Node {
         metrics.register(move |samples| sources::reads(&reads, &memory, samples));
         Arc::new(Node {
             archive,
+            ahead: Ahead::default(),
             fetch_memory,
             fetching,
             quotas: Quotas::new(config.quota_window.as_secs_f64()),
@@ -245,6 +249,11 @@ impl Running {
             Ok(Some(exit)) => exit,
             _ => Exit::Closed,
         }
+    }
+
+    /// Gives all that is led to other brokers, while it is still served; gives up after `patience`.
+    pub async fn drain(&self, patience: Duration) {
+        ownership::drain(&self.node, patience).await;
     }
 
     /// Answers what is open, seals the lane, hands over; gives up after `patience`.

@@ -4,6 +4,8 @@
 //! A lane that ends is never resumed (R1): the broker registers anew, unless its node id has another life by now
 //! (R14). Drives the partition task and tells the coordinators; decides nothing itself.
 
+mod moves;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,9 @@ use crate::partition::Query;
 use crate::partition::opening::{Opened, recover};
 use crate::partition::task::{self, Committed, Ended, Lead, Order, Task};
 use crate::upkeep::Cutter;
+use moves::{Asked, Moves};
+
+pub use moves::drain;
 
 /// How long recovery waits for metadata to explain a missing parcel before it counts as lost (R15).
 const GONE_PATIENCE: Duration = Duration::from_secs(10);
@@ -128,6 +133,7 @@ struct Ownership {
     commits: watch::Receiver<Committed>,
     seen: BTreeMap<TopicId, (Arc<Topic>, BTreeMap<TopicPartition, LeaderEpoch>)>,
     lows: BTreeMap<LaneId, Seq>,
+    moves: Moves,
 }
 
 impl Ownership {
@@ -149,7 +155,8 @@ impl Ownership {
         let task = Task::new(writer, lane, Seq(0), options, node.seams.clock.clone(), prove, commits_out);
         let task = task.with_hot(node.fetching.hot().clone());
         let task = node.seams.tasks.spawn(task.run(node.partitions.clone(), orders_in));
-        Ownership { node, lane, orders, task, commits, seen: BTreeMap::new(), lows: BTreeMap::new() }
+        let moves = Moves::new(node.clone(), lane, orders.clone());
+        Ownership { node, lane, orders, task, commits, seen: BTreeMap::new(), lows: BTreeMap::new(), moves }
     }
 
     /// How the lane ended, and whether a close was ordered before it did.
@@ -204,6 +211,7 @@ impl Ownership {
             self.orders.send(Order::Tune(partition_options(&self.node))).await.ok();
         }
         let (mut leads, mut resigns, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut asked = Asked::default();
         let gone: Vec<TopicId> = self.seen.keys().filter(|id| image.topic(**id).is_none()).copied().collect();
         for id in gone {
             if let Some((topic, led)) = self.seen.remove(&id) {
@@ -223,6 +231,7 @@ impl Ownership {
                 let ours = partition.leader == Some(self.node.id())
                     && partition.chain.last().is_some_and(|e| e.lane == self.lane);
                 let known = before.remove(&tp);
+                asked.note(&self.node, tp, partition, ours);
                 if !ours {
                     resigns.extend(known.map(|_| tp));
                     continue;
@@ -240,6 +249,7 @@ impl Ownership {
         }
         self.resign(resigns, image).await;
         self.lead(leads, image).await;
+        self.moves.follow(asked);
         if !starts.is_empty() {
             self.node.partitions.ask(|reply| Query::LogStarts { to: starts, reply }).await.ok();
         }
@@ -268,7 +278,7 @@ impl Ownership {
         }
         tracing::debug!(partitions = leads.len(), "opening");
         self.orders.send(Order::Lead(leads.clone())).await.ok();
-        let opening = open(self.node.clone(), image.clone(), self.lane, leads, self.orders.clone());
+        let opening = open(self.node.clone(), image.clone(), leads, self.orders.clone());
         self.node.seams.tasks.spawn(opening);
     }
 
@@ -283,14 +293,8 @@ impl Ownership {
 }
 
 /// Recovers `leads`, hands the result to the task, and then lets the coordinators load.
-async fn open(
-    node: Arc<Node>,
-    image: Arc<Image>,
-    lane: LaneId,
-    leads: Vec<Lead>,
-    orders: mpsc::Sender<Order>,
-) {
-    let opened = recover_patiently(&node, image, lane, &leads).await;
+async fn open(node: Arc<Node>, image: Arc<Image>, leads: Vec<Lead>, orders: mpsc::Sender<Order>) {
+    let opened = recover_patiently(&node, image, &leads).await;
     let (reply, done) = oneshot::channel();
     if orders.send(Order::Opened(opened, reply)).await.is_err() {
         return;
@@ -304,14 +308,15 @@ async fn open(
 }
 
 /// R15: a missing parcel means that metadata has moved, or, where it has not, that data is lost.
-async fn recover_patiently(node: &Node, mut image: Arc<Image>, lane: LaneId, leads: &[Lead]) -> Vec<Opened> {
+async fn recover_patiently(node: &Node, mut image: Arc<Image>, leads: &[Lead]) -> Vec<Opened> {
     let mut images = node.cluster.watch();
     let (mut done, mut rest) = (Vec::new(), leads.to_vec());
     loop {
-        let (gone, opened): (Vec<_>, Vec<_>) = recover(&node.bucket, &node.archive, &image, lane, &rest)
-            .await
-            .into_iter()
-            .partition(Opened::is_gone);
+        let (gone, opened): (Vec<_>, Vec<_>) =
+            recover(&node.bucket, &node.archive, &node.ahead, &image, &rest)
+                .await
+                .into_iter()
+                .partition(Opened::is_gone);
         done.extend(opened);
         if gone.is_empty() {
             return done;

@@ -241,13 +241,14 @@ impl Cutter {
         let parcels = input.parcels.into_iter().map(|(seq, footer, _)| (seq, footer)).collect();
         let added = self.draft.add(&self.node, &image, owned.lane.epoch, &memory, parcels).await;
         match added {
-            Ok(()) => true,
+            Ok(_) if self.draft.upto() == input.upto => true,
             Err(Trouble::NotOpen(tp)) => {
                 tracing::warn!(lane = %self.lane, partition = %tp, "a cut waits: the partition is not open");
                 false
             }
-            Err(error) => {
-                tracing::error!(lane = %self.lane, %error, "a cut failed");
+            failed => {
+                // The own lane waits for no other: its task knows where each partition stands.
+                tracing::error!(lane = %self.lane, ?failed, "a cut failed");
                 let fresh = Draft::new(self.lane, self.low.upto);
                 self.written = self.low;
                 let draft = std::mem::replace(&mut self.draft, fresh);
@@ -269,9 +270,11 @@ impl Cutter {
             image = self.node.cluster.image();
             self.draft.learn(input.bases);
             // A checkpoint is home to every partition the lane leads: without one of them it is not written.
-            if image.led_by(self.lane).all(|tp| self.draft.known().contains_key(&tp)) {
-                let states: BTreeMap<_, _> =
-                    self.draft.known().iter().map(|(tp, base)| (*tp, base.to_state())).collect();
+            let state = |tp| {
+                let epoch = image.partition(tp)?.leader_epoch;
+                Some((tp, self.draft.known(tp, epoch)?.to_state()))
+            };
+            if let Some(states) = image.led_by(self.lane).map(state).collect::<Option<BTreeMap<_, _>>>() {
                 checkpoint_bytes = Some(states.values().map(state_bytes).sum());
                 let node = &self.node;
                 let (creator, at) = (self.lane.epoch, (self.lane, upto));

@@ -28,10 +28,14 @@ pub enum Bug {
     MetadataAckedEarly,
     /// A takeover does not seal (R10).
     NoSeal,
+    /// A partition is released while batches of it are in flight (R17).
+    ReleaseWithoutDrain,
+    /// A partition is read where it was released, until the metadata says so (R24).
+    ReadsAfterRelease,
 }
 
 /// All of them.
-pub const ALL: [Bug; 11] = [
+pub const ALL: [Bug; 13] = [
     Bug::AckBeforeDurable,
     Bug::DuplicateAckedEarly,
     Bug::StaleReads,
@@ -43,6 +47,8 @@ pub const ALL: [Bug; 11] = [
     Bug::LowMarkBeforeCommit,
     Bug::MetadataAckedEarly,
     Bug::NoSeal,
+    Bug::ReleaseWithoutDrain,
+    Bug::ReadsAfterRelease,
 ];
 
 #[cfg(feature = "planted-bugs")]

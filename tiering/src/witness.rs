@@ -78,6 +78,10 @@ sights! {
     Replaced: "R14 older life ended",
     /// A parcel below a recorded bound was gone: metadata was read again.
     Collected: "R15 404 below a bound, read again",
+    /// A partition was handed to its successor.
+    Released: "R17 partition released",
+    /// A release came too late for its plan: the partition stayed.
+    ReleaseRefused: "R17 release refused, kept",
     /// A cut by a broker that may not was refused.
     ZombieCut: "R18 zombie's cut refused",
     /// A cut was committed.

@@ -1,13 +1,13 @@
 //! AlterPartitionReassignments (key 45, v0-1): new replicas for partitions.
 //!
-//! The data is in the bucket, so there is nothing to copy: an assignment that names brokers that exist is accepted and is
-//! over at once; whom it lists first is a wish, and ownership stays where it is. Nothing is ever under way, so nothing
-//! can be cancelled: NO_REASSIGNMENT_IN_PROGRESS.
+//! The data is in the bucket, so there is nothing to copy: the replicas asked for are noted, and ownership goes to the
+//! first of them that lives, which takes a few requests to the bucket. Until then the reassignment is in progress and may
+//! be cancelled: the leader stays, and replicas are chosen as before.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tidemark_proto::id::{BrokerId, PartitionIndex};
+use tidemark_proto::id::{BrokerId, PartitionIndex, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::messages::alter_partition_reassignments_request::ReassignablePartition;
 use tidemark_proto::kafka::messages::alter_partition_reassignments_response::{
@@ -20,7 +20,7 @@ use tidemark_proto::kafka::text::Text;
 
 use super::view::View;
 use super::{Ctx, Operation, Resource};
-use crate::cluster::command::Refusal;
+use crate::cluster::command::{Command, Refusal};
 use crate::cluster::image::Topic;
 use crate::node::Node;
 
@@ -31,25 +31,51 @@ pub async fn handle(
     request: AlterPartitionReassignmentsRequest,
 ) -> AlterPartitionReassignmentsResponse {
     let image = node.cluster.image();
-    respond(&View::of(&node, &image, &ctx), &request)
+    let (mut answer, change) = respond(&View::of(&node, &image, &ctx), &request);
+    let sent = async {
+        if !change.assigned.is_empty() {
+            node.cluster.submit(Command::AssignReplicas { assigned: change.assigned }).await?;
+        }
+        if !change.stay.is_empty() {
+            node.cluster.submit(Command::PlanMoves { moves: change.stay }).await?;
+        }
+        Ok(())
+    };
+    if let Err(code) = sent.await {
+        let code: ErrorCode = code;
+        let rows = answer.responses.iter_mut().flat_map(|topic| &mut topic.partitions);
+        rows.filter(|row| row.error_code == 0).for_each(|row| row.error_code = code.code());
+    }
+    answer
+}
+
+/// What a request comes to.
+#[derive(Debug, Default)]
+struct Change {
+    assigned: Vec<(TopicPartition, Vec<BrokerId>)>,
+    /// Moves called off: to the leader.
+    stay: Vec<(TopicPartition, BrokerId)>,
 }
 
 fn respond(
     view: &View<'_>,
     request: &AlterPartitionReassignmentsRequest,
-) -> AlterPartitionReassignmentsResponse {
+) -> (AlterPartitionReassignmentsResponse, Change) {
     if !view.allows(Operation::Alter, Resource::Cluster) {
-        return AlterPartitionReassignmentsResponse {
+        let answer = AlterPartitionReassignmentsResponse {
             error_code: ErrorCode::ClusterAuthorizationFailed.code(),
             error_message: Some(Text::from_static("Cluster authorization failed.")),
             ..Default::default()
         };
+        return (answer, Change::default());
     }
+    let mut change = Change::default();
     let may_resize = view.ctx.version == 0 || request.allow_replication_factor_change;
-    let responses = request.topics.iter().map(|asked| {
+    let mut responses = Vec::with_capacity(request.topics.len());
+    for asked in &request.topics {
         let topic = view.image.topic_named(&asked.name);
         let rows = asked.partitions.iter().map(|partition| {
-            let judged = judge(view, topic.map(|t| &**t), partition, may_resize);
+            let judged = judge(view, topic.map(|t| &**t), partition, may_resize, &mut change);
             let (code, why) = judged.err().map_or((ErrorCode::None, None), |r| (r.code, Some(r.why)));
             ReassignablePartitionResponse {
                 partition_index: partition.partition_index,
@@ -58,18 +84,20 @@ fn respond(
                 ..Default::default()
             }
         });
-        ReassignableTopicResponse {
+        let partitions = rows.collect();
+        responses.push(ReassignableTopicResponse {
             name: asked.name.clone(),
-            partitions: rows.collect(),
+            partitions,
             ..Default::default()
-        }
-    });
-    AlterPartitionReassignmentsResponse {
+        });
+    }
+    let answer = AlterPartitionReassignmentsResponse {
         allow_replication_factor_change: request.allow_replication_factor_change,
         error_message: None,
-        responses: responses.collect(),
+        responses,
         ..Default::default()
-    }
+    };
+    (answer, change)
 }
 
 fn judge(
@@ -77,15 +105,22 @@ fn judge(
     topic: Option<&Topic>,
     asked: &ReassignablePartition,
     may_resize: bool,
+    change: &mut Change,
 ) -> Result<(), Refusal> {
     let index = PartitionIndex(asked.partition_index);
-    let Some(topic) = topic.filter(|topic| topic.partition(index).is_some()) else {
+    let Some((topic, row)) = topic.and_then(|topic| Some((topic, topic.partition(index)?))) else {
         let why = "The topic or partition does not exist.";
         return Err(Refusal::new(ErrorCode::UnknownTopicOrPartition, why));
     };
+    let tp = TopicPartition { topic: topic.id, partition: index };
     let Some(replicas) = &asked.replicas else {
-        let why = "No partition reassignment is in progress.";
-        return Err(Refusal::new(ErrorCode::NoReassignmentInProgress, why));
+        let (Some(leader), Some(_)) = (row.leader, row.successor) else {
+            let why = "No partition reassignment is in progress.";
+            return Err(Refusal::new(ErrorCode::NoReassignmentInProgress, why));
+        };
+        change.assigned.push((tp, Vec::new()));
+        change.stay.push((tp, leader));
+        return Ok(());
     };
     let bad = |why: String| Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, why));
     if replicas.is_empty() {
@@ -107,6 +142,7 @@ fn judge(
         let why = "The replication factor is changed by the reassignment, which the request does not allow.";
         return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, why));
     }
+    change.assigned.push((tp, replicas.iter().map(|id| BrokerId(*id)).collect()));
     Ok(())
 }
 
@@ -136,13 +172,13 @@ mod tests {
             allow_replication_factor_change: resize,
             ..Default::default()
         };
-        let answer = respond(&world.view(45, version).look(), &request);
+        let (answer, _) = respond(&world.view(45, version).look(), &request);
         assert_eq!(answer.error_code, 0);
         answer.responses.iter().flat_map(|t| &t.partitions).map(|p| p.error_code).collect()
     }
 
     #[test]
-    fn brokers_that_exist_are_taken_and_nothing_is_left_to_cancel() {
+    fn brokers_that_exist_are_taken_and_only_what_is_in_progress_can_be_cancelled() {
         let world = World::new();
         let asks: [(i32, Option<&[i32]>); 7] = [
             (0, Some(&[2, 1])),
@@ -169,7 +205,7 @@ mod tests {
     fn an_asker_without_rights_gets_one_code() {
         let world = World::new();
         let view = world.view(45, 0).denying(Operation::Alter, "");
-        let answer = respond(&view.look(), &AlterPartitionReassignmentsRequest::default());
+        let (answer, _) = respond(&view.look(), &AlterPartitionReassignmentsRequest::default());
         assert_eq!((answer.error_code, answer.responses.len()), (31, 0));
     }
 }

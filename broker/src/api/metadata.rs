@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemark_proto::id::{PartitionIndex, TopicId};
+use tidemark_proto::id::{BrokerId, PartitionIndex, TopicId};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::messages::metadata_request::MetadataRequestTopic;
 use tidemark_proto::kafka::messages::metadata_response::{
@@ -177,7 +177,10 @@ fn topic(view: &View<'_>, found: &Topic, operations: bool) -> MetadataResponseTo
 
 /// A partition's row.
 pub fn partition(view: &View<'_>, topic: &Topic, index: PartitionIndex) -> MetadataResponsePartition {
-    let replicas: Vec<i32> = view.image.replicas(topic, index).into_iter().map(|node| node.0).collect();
+    let replicas = view.image.replicas(topic, index);
+    let in_sync = view.image.in_sync(&replicas);
+    let ids = |nodes: &[BrokerId]| nodes.iter().map(|node| node.0).collect::<Vec<i32>>();
+    let dead: Vec<BrokerId> = replicas.iter().filter(|node| !in_sync.contains(node)).copied().collect();
     let row = topic.partition(index);
     let leader = row.and_then(|row| row.leader).and_then(|node| view.image.broker(node)).filter(|b| b.alive);
     let error = match leader {
@@ -193,8 +196,9 @@ pub fn partition(view: &View<'_>, topic: &Topic, index: PartitionIndex) -> Metad
         partition_index: index.0,
         leader_id: leader.filter(|_| error == ErrorCode::None).map_or(-1, |leader| leader.node.0),
         leader_epoch: row.map_or(-1, |row| row.leader_epoch.0),
-        isr_nodes: replicas.clone(),
-        replica_nodes: replicas,
+        isr_nodes: ids(&in_sync),
+        offline_replicas: ids(&dead),
+        replica_nodes: ids(&replicas),
         ..Default::default()
     }
 }

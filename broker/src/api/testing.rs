@@ -60,6 +60,7 @@ impl World {
                 peer: String::new(),
                 rack: Some(format!("rack-{node}")),
                 alive: true,
+                ..Broker::default()
             };
             world.image.apply(&Record::BrokerRegistered { broker, lanes: 1 });
         }

@@ -175,6 +175,7 @@ impl Process {
         tracing::info!("draining: a second signal ends the process at once");
         let patience = self.config.drain;
         let drain = async {
+            self.running.drain(patience).await;
             if let Some(gateway) = &mut self.gateway {
                 gateway.drain(patience).await;
             }

@@ -78,6 +78,14 @@ impl Image {
         assert!(p.chain.iter().rev().skip(1).all(|e| e.to.is_some()), "{tp}: only the last entry is open");
         assert!(p.assigned_at <= self.version, "{tp} was assigned in the past");
         assert!(p.log_start >= Offset(0), "{tp}: the log starts somewhere");
+        if let Some(successor) = p.successor {
+            assert!(
+                p.leader.is_some_and(|leader| leader != successor.node),
+                "{tp} moves from a living leader"
+            );
+            let alive = self.broker(successor.node).is_some_and(|b| b.alive);
+            assert!(alive, "{tp}: its successor lives");
+        }
         if let Some(home) = p.home {
             assert!(self.checkpoints.contains_key(&home), "{tp}: its checkpoint is still named");
         }

@@ -155,6 +155,39 @@ pub enum Command {
         /// Which, under which leader epoch, to where; at most the high watermark.
         starts: Vec<(TopicPartition, LeaderEpoch, Offset)>,
     },
+    /// Plans that partitions go to other living brokers; one that is where it shall be stays.
+    PlanMoves {
+        /// Which, and to whom.
+        moves: Vec<(TopicPartition, BrokerId)>,
+    },
+    /// Says that the sender, as their successor, has read what there is of partitions.
+    ReadyToLead {
+        /// The broker epoch of the sender.
+        by: BrokerEpoch,
+        /// Which, each with its leader's epoch.
+        partitions: Vec<(TopicPartition, LeaderEpoch)>,
+    },
+    /// Hands partitions that the sender leads to their successors (R17). Nothing of theirs was or will be written to
+    /// the sender's lane at or above `bound`, and all below it is durable.
+    Release {
+        /// The broker epoch of the sender.
+        by: BrokerEpoch,
+        /// The bound.
+        bound: Seq,
+        /// Which, under which leader epoch, and by the plan of which version.
+        partitions: Vec<(TopicPartition, LeaderEpoch, u64)>,
+    },
+    /// Plans that all the sender leads goes to others, as evenly as may be.
+    Drain {
+        /// The broker epoch of the sender.
+        by: BrokerEpoch,
+    },
+    /// Assigns replicas, the preferred leader first, and moves ownership to the first that lives; an empty list takes
+    /// back what was assigned.
+    AssignReplicas {
+        /// Which, and whom.
+        assigned: Vec<(TopicPartition, Vec<BrokerId>)>,
+    },
     /// Sets (`Some`) or removes (`None`) client quotas.
     SetQuotas {
         /// Whose.
@@ -228,6 +261,8 @@ pub enum Reply {
     Row(Result<(), Refusal>),
     /// One row per log start, in order: whether the sender leads the partition.
     Moved(Vec<bool>),
+    /// One row per partition to be released, in order: whether it is another's now, or nobody's.
+    Released(Vec<bool>),
     /// Producer ids `first .. first + count`.
     Producers {
         /// The first.

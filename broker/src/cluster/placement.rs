@@ -19,10 +19,12 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Over the living brokers of `image`, without `except`.
+    /// Over the living brokers of `image`, without `except`; one that drains only where there is no other.
     pub fn over(image: &Image, except: Option<BrokerId>) -> Placement {
         let mut placement = Placement { load: BTreeSet::new(), homes: Default::default() };
-        for broker in image.live().filter(|b| Some(b.node) != except) {
+        let others = || image.live().filter(|b| Some(b.node) != except);
+        let all_drain = others().all(|b| b.draining);
+        for broker in others().filter(|b| all_drain || !b.draining) {
             if let Some(home) = home_of(image, broker.node) {
                 placement.load.insert((image.led(broker.node), broker.node));
                 placement.homes.insert(broker.node, home);
@@ -46,6 +48,12 @@ impl Placement {
             self.load.insert((led + 1, node));
         }
         Some(home)
+    }
+
+    /// The first of `wanted` that lives, or else the least loaded.
+    pub fn rather(&mut self, wanted: impl IntoIterator<Item = BrokerId>) -> Option<Placed> {
+        let found = wanted.into_iter().find_map(|node| self.at(node));
+        found.or_else(|| self.least_loaded())
     }
 
     /// The least loaded broker, uncounted.

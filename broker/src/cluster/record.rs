@@ -135,6 +135,34 @@ pub enum Record {
         /// Which.
         partitions: Vec<(TopicId, Vec<PartitionIndex>)>,
     },
+    /// Partitions are to go to another living broker, or with `None` stay where they are after all.
+    MovesPlanned {
+        /// To whom.
+        to: Option<BrokerId>,
+        /// Which.
+        partitions: Vec<(TopicId, Vec<PartitionIndex>)>,
+    },
+    /// The successor of partitions has read what there is of them.
+    SuccessorReady {
+        /// The successor.
+        node: BrokerId,
+        /// Which.
+        partitions: Vec<(TopicId, Vec<PartitionIndex>)>,
+    },
+    /// Partitions got replicas by somebody's word; empty: no more.
+    ReplicasAssigned {
+        /// The replicas, the preferred leader first.
+        replicas: Vec<BrokerId>,
+        /// Which.
+        partitions: Vec<(TopicId, Vec<PartitionIndex>)>,
+    },
+    /// A broker gives its partitions away, and gets none.
+    BrokerDraining {
+        /// Its node.
+        node: BrokerId,
+        /// Its epoch.
+        epoch: BrokerEpoch,
+    },
     /// A topic was deleted; its objects remain to be reclaimed.
     TopicDeleted {
         /// Its id.

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use tidemark_proto::id::{BrokerEpoch, BrokerId, LaneId, Millis, PartitionIndex, ProducerId, Seq, TopicId};
+use tidemark_proto::id::{
+    BrokerEpoch, BrokerId, LaneId, Millis, PartitionIndex, ProducerId, Seq, TopicId, TopicPartition,
+};
 use tidemark_proto::kafka::error::ErrorCode;
 
 use super::command::{Command, Outcome, Refusal, Reply, Sealed};
@@ -17,6 +19,7 @@ use super::placement::{Placement, home_of};
 use super::record::{Closed, Placed, Record, Scope};
 
 mod cuts;
+mod moves;
 mod quotas;
 mod starts;
 mod topics;
@@ -73,6 +76,7 @@ impl Image {
                     peer: peer.clone(),
                     rack: rack.clone(),
                     alive: true,
+                    draining: false,
                 };
                 self.register(broker, sealed)
             }
@@ -107,6 +111,11 @@ impl Image {
                 Ok(self.set_config(rules, scope, set, *validate_only))
             }
             Command::MoveLogStarts { by, starts } => self.move_log_starts(*by, starts),
+            Command::PlanMoves { moves } => Ok(done(self.plan_moves(moves))),
+            Command::ReadyToLead { by, partitions } => self.ready_to_lead(*by, partitions),
+            Command::Release { by, bound, partitions } => self.release(*by, *bound, partitions),
+            Command::Drain { by } => self.drain(*by),
+            Command::AssignReplicas { assigned } => Ok(done(self.assign_replicas(assigned))),
             Command::SetQuotas { entity, set, validate_only } => {
                 Ok(self.set_quotas(entity, set, *validate_only))
             }
@@ -163,7 +172,7 @@ impl Image {
             let mut by_leader: BTreeMap<BrokerId, (Placed, Vec<(TopicId, PartitionIndex)>)> = BTreeMap::new();
             let mut nobody = Vec::new();
             for tp in self.led_from(lane) {
-                match placement.least_loaded() {
+                match placement.rather(self.heirs(tp)) {
                     Some(place) => by_leader.entry(place.node).or_insert((place, Vec::new())).1.push(tp),
                     None => nobody.push(tp),
                 }
@@ -196,6 +205,13 @@ impl Image {
     fn led_from(&self, lane: LaneId) -> impl Iterator<Item = (TopicId, PartitionIndex)> {
         let open = move |p: &Partition| p.chain.last().is_some_and(|e| e.lane == lane && e.to.is_none());
         self.all_partitions().filter(move |(_, p)| open(p)).map(|(tp, _)| tp)
+    }
+
+    /// Who should lead a partition rather than anybody: its successor, which may have read it, and its replicas.
+    fn heirs(&self, (topic, partition): (TopicId, PartitionIndex)) -> Vec<BrokerId> {
+        let row = self.partition(TopicPartition { topic, partition });
+        let successor = row.and_then(|p| p.successor).map(|s| s.node);
+        successor.into_iter().chain(row.into_iter().flat_map(|p| p.assigned.iter().copied())).collect()
     }
 
     fn orphans(&self) -> impl Iterator<Item = (TopicId, PartitionIndex)> {
@@ -279,6 +295,14 @@ fn moved(
     to: Option<Placed>,
     which: impl IntoIterator<Item = (TopicId, PartitionIndex)>,
 ) -> Option<Record> {
+    let partitions = by_topic(which);
+    (!partitions.is_empty()).then_some(Record::PartitionsMoved { from, to, partitions })
+}
+
+/// As records name partitions.
+fn by_topic(
+    which: impl IntoIterator<Item = (TopicId, PartitionIndex)>,
+) -> Vec<(TopicId, Vec<PartitionIndex>)> {
     let mut partitions: Vec<(TopicId, Vec<PartitionIndex>)> = Vec::new();
     for (topic, index) in which {
         match partitions.last_mut() {
@@ -286,5 +310,5 @@ fn moved(
             _ => partitions.push((topic, vec![index])),
         }
     }
-    (!partitions.is_empty()).then_some(Record::PartitionsMoved { from, to, partitions })
+    partitions
 }

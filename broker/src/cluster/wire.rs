@@ -208,14 +208,23 @@ fn record_to(record: &Record) -> pb::Record {
         Record::PartitionsMoved { from, to, partitions } => Kind::PartitionsMoved(pb::PartitionsMoved {
             from: from.map(|c| pb::Closed { lane: Some(lane_to(c.lane)), to: c.to.0 }),
             to: to.map(placed_to),
-            partitions: partitions
-                .iter()
-                .map(|(topic, list)| pb::TopicPartitions {
-                    topic: topic_bytes(*topic),
-                    partitions: list.iter().map(|index| index.0).collect(),
-                })
-                .collect(),
+            partitions: rows::partitions_to(partitions),
         }),
+        Record::MovesPlanned { to, partitions } => Kind::MovesPlanned(pb::MovesPlanned {
+            to: to.map(|n| n.0),
+            partitions: rows::partitions_to(partitions),
+        }),
+        Record::SuccessorReady { node, partitions } => Kind::SuccessorReady(pb::SuccessorReady {
+            node: node.0,
+            partitions: rows::partitions_to(partitions),
+        }),
+        Record::ReplicasAssigned { replicas, partitions } => Kind::ReplicasAssigned(pb::ReplicasAssigned {
+            replicas: replicas.iter().map(|n| n.0).collect(),
+            partitions: rows::partitions_to(partitions),
+        }),
+        Record::BrokerDraining { node, epoch } => {
+            Kind::BrokerDraining(pb::BrokerDraining { node: node.0, epoch: epoch.0 })
+        }
         Record::TopicDeleted { id } => Kind::TopicDeleted(pb::TopicDeleted { id: topic_bytes(*id) }),
         Record::TopicForgotten { id } => Kind::TopicForgotten(pb::TopicForgotten { id: topic_bytes(*id) }),
         Record::CutCommitted { lane, low, runs, checkpoint, version } => {
@@ -299,12 +308,22 @@ fn record_from(record: pb::Record) -> Read<Record> {
         Kind::PartitionsMoved(r) => Record::PartitionsMoved {
             from: r.from.map(rows::closed_from).transpose()?,
             to: r.to.map(placed_from).transpose()?,
-            partitions: r
-                .partitions
-                .into_iter()
-                .map(|p| Ok((topic_id(&p.topic)?, p.partitions.into_iter().map(PartitionIndex).collect())))
-                .collect::<Read<_>>()?,
+            partitions: rows::partitions_from(r.partitions)?,
         },
+        Kind::MovesPlanned(r) => {
+            Record::MovesPlanned { to: r.to.map(BrokerId), partitions: rows::partitions_from(r.partitions)? }
+        }
+        Kind::SuccessorReady(r) => Record::SuccessorReady {
+            node: BrokerId(r.node),
+            partitions: rows::partitions_from(r.partitions)?,
+        },
+        Kind::ReplicasAssigned(r) => Record::ReplicasAssigned {
+            replicas: r.replicas.into_iter().map(BrokerId).collect(),
+            partitions: rows::partitions_from(r.partitions)?,
+        },
+        Kind::BrokerDraining(r) => {
+            Record::BrokerDraining { node: BrokerId(r.node), epoch: BrokerEpoch(r.epoch) }
+        }
         Kind::TopicDeleted(r) => Record::TopicDeleted { id: topic_id(&r.id)? },
         Kind::TopicForgotten(r) => Record::TopicForgotten { id: topic_id(&r.id)? },
         Kind::CutCommitted(r) => Record::CutCommitted {

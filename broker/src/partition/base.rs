@@ -57,6 +57,24 @@ pub fn appended(entry: &BatchEntry) -> Appended {
 }
 
 impl Base {
+    /// Whether [`Self::replay`] would take all of `batches`.
+    ///
+    /// # Errors
+    /// [`Gap`] where it would not.
+    pub fn follows<'a>(&self, batches: impl IntoIterator<Item = &'a BatchEntry>) -> Result<(), Gap> {
+        let mut end = self.end;
+        for entry in batches.into_iter() {
+            if entry.last_offset < end {
+                continue;
+            }
+            if entry.base_offset != end {
+                return Err(Gap { expected: end, found: entry.base_offset });
+            }
+            end = entry.last_offset.plus(1);
+        }
+        Ok(())
+    }
+
     /// Takes the next batch of the log. One that the base already holds is passed over; returns whether it was new.
     ///
     /// # Errors

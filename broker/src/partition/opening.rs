@@ -3,6 +3,8 @@
 //! A lane that several partitions had in common is read once. Reads exactly the recorded bounds; a hole, a
 //! mismatch or a bad CRC takes the partition offline and truncates nothing. Decides nothing about ownership.
 
+mod ahead;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use super::index::{Extent, Index, Parcel};
 use super::task::Lead;
 use crate::archive::Archive;
 use crate::cluster::image::{ChainEntry, Image};
+pub use ahead::Ahead;
 
 /// What recovery of one partition gave.
 #[derive(Debug)]
@@ -61,47 +64,47 @@ struct LaneLog {
     of: BTreeMap<TopicPartition, Vec<(Seq, usize)>>,
 }
 
-/// Recovers `leads` as `image` assigns them to the owner of `own`, each on its own.
+/// Recovers `leads` as `image` knows their chains, each on its own; what their open entries hold is the owner's to know.
 ///
 /// A result of [`Error::Gone`] means that a parcel within the recorded bounds is missing: the caller looks at newer
 /// metadata and tries again, or, where metadata has not moved, takes it for lost (R15).
 pub async fn recover(
     bucket: &Bucket,
     archive: &Archive,
+    ahead: &Ahead,
     image: &Image,
-    own: LaneId,
     leads: &[Lead],
 ) -> Vec<Opened> {
     let partitions: Vec<TopicPartition> = leads.iter().map(|l| l.tp).collect();
     let mut bases = archive.bases(image, &partitions).await;
     let mut lanes = BTreeMap::new();
-    for (lane, (from, to)) in lanes_of(image, own, leads) {
-        lanes.insert(lane, read_lane(bucket, image, lane, from, to, &partitions).await);
+    for (lane, (from, to)) in lanes_of(image, leads) {
+        lanes.insert(lane, read_lane((bucket, ahead), image, lane, from, to, &partitions).await);
     }
     let mut opened = Vec::with_capacity(leads.len());
     for lead in leads {
         let base = bases.remove(&lead.tp).unwrap_or_else(|| Ok(Base::default()));
         let result = base.map_err(|e| OpenError::Bucket(Arc::new(e)));
-        let result = result.and_then(|base| open(image, own, lead, base, &lanes));
+        let result = result.and_then(|base| open(image, lead, base, &lanes));
         opened.push(Opened { tp: lead.tp, leader_epoch: lead.leader_epoch, result });
     }
     opened
 }
 
 /// What of `entry` is still in parcels.
-fn bounds(image: &Image, own: LaneId, entry: &ChainEntry) -> Option<(Seq, Seq)> {
-    let to = entry.to.filter(|_| entry.lane != own)?;
+fn bounds(image: &Image, entry: &ChainEntry) -> Option<(Seq, Seq)> {
+    let to = entry.to?;
     let low = image.lane(entry.lane).map_or(Seq(0), |l| l.low);
     let from = entry.from.max(low);
     let to = if planted::is(Bug::RecoveryStopsShort) { Seq(to.0.saturating_sub(1)) } else { to };
     (from < to).then_some((from, to))
 }
 
-fn lanes_of(image: &Image, own: LaneId, leads: &[Lead]) -> BTreeMap<LaneId, (Seq, Seq)> {
+fn lanes_of(image: &Image, leads: &[Lead]) -> BTreeMap<LaneId, (Seq, Seq)> {
     let mut lanes: BTreeMap<LaneId, (Seq, Seq)> = BTreeMap::new();
     let chains = leads.iter().filter_map(|l| image.partition(l.tp)).flat_map(|p| &p.chain);
     for entry in chains {
-        if let Some((from, to)) = bounds(image, own, entry) {
+        if let Some((from, to)) = bounds(image, entry) {
             let range = lanes.entry(entry.lane).or_insert((from, to));
             *range = (range.0.min(from), range.1.max(to));
         }
@@ -110,7 +113,7 @@ fn lanes_of(image: &Image, own: LaneId, leads: &[Lead]) -> BTreeMap<LaneId, (Seq
 }
 
 async fn read_lane(
-    bucket: &Bucket,
+    (bucket, ahead): (&Bucket, &Ahead),
     image: &Image,
     lane: LaneId,
     from: Seq,
@@ -119,23 +122,31 @@ async fn read_lane(
 ) -> Result<LaneLog, Error> {
     let wanted: BTreeSet<_> = wanted.iter().copied().collect();
     let mut log = LaneLog { parcels: BTreeMap::new(), of: BTreeMap::new() };
-    let mut footers = std::pin::pin!(recover::footers(bucket, image.cluster(), lane, from..to));
+    let known = ahead.parcels(lane, from, to);
+    let rest = Seq(from.0 + known.len() as u64)..to;
+    known.into_iter().for_each(|parcel| log.take_in(parcel, &wanted));
+    let mut footers = std::pin::pin!(recover::footers(bucket, image.cluster(), lane, rest));
     while let Some(found) = footers.next().await {
         let (seq, footer, size) = found?;
-        for (at, part) in footer.parts.iter().enumerate() {
-            if wanted.contains(&part.of) {
-                log.of.entry(part.of).or_default().push((seq, at));
-            }
-        }
         let key = keys::parcel(&lane, seq);
-        log.parcels.insert(seq, Arc::new(Parcel { lane, seq, key, footer, size }));
+        log.take_in(Arc::new(Parcel { lane, seq, key, footer, size }), &wanted);
     }
     Ok(log)
 }
 
+impl LaneLog {
+    fn take_in(&mut self, parcel: Arc<Parcel>, wanted: &BTreeSet<TopicPartition>) {
+        for (at, part) in parcel.footer.parts.iter().enumerate() {
+            if wanted.contains(&part.of) {
+                self.of.entry(part.of).or_default().push((parcel.seq, at));
+            }
+        }
+        self.parcels.insert(parcel.seq, parcel);
+    }
+}
+
 fn open(
     image: &Image,
-    own: LaneId,
     lead: &Lead,
     mut base: Base,
     lanes: &BTreeMap<LaneId, Result<LaneLog, Error>>,
@@ -145,7 +156,7 @@ fn open(
     let row = image.partition(lead.tp);
     let chain = row.map(|p| p.chain.as_slice()).unwrap_or_default();
     for entry in chain {
-        let Some((from, to)) = bounds(image, own, entry) else { continue };
+        let Some((from, to)) = bounds(image, entry) else { continue };
         let log = match lanes.get(&entry.lane) {
             Some(Ok(log)) => log,
             Some(Err(error)) => return Err(OpenError::Bucket(Arc::new(error.clone()))),

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use tidemark_proto::id::{LaneId, Seq, TopicPartition};
+use tidemark_proto::id::{LaneId, LeaderEpoch, Seq, TopicPartition};
 use tidemark_tiering::lane::recover;
 use tidemark_tiering::upkeep::cut::{self, BucketOnly};
 
@@ -14,6 +14,9 @@ use super::draft::{Draft, Parcels, Trouble};
 use super::{Cutter, Sent, Went};
 use crate::cluster::command::Command;
 use crate::cluster::image::{self, Image};
+
+/// What runs tell of a partition was led by nobody in particular.
+const FROM_RUNS: LeaderEpoch = LeaderEpoch(-1);
 
 /// Footers held before they are cut.
 const FOOTERS: u64 = 64;
@@ -23,9 +26,9 @@ impl Cutter {
     /// goes into runs. Footers come in tens, batches by the stretch.
     pub(super) async fn recover(&mut self, image: &Arc<Image>, lane: LaneId, row: &image::Lane) -> Went {
         let (Some(sealed), Some(owned)) = (row.sealed, self.node.owned()) else { return Went::Badly };
-        let end = Seq(sealed.0.min(row.low.0 + self.node.config.cut.parcels.max(1)));
+        let mut end = Seq(sealed.0.min(row.low.0 + self.node.config.cut.parcels.max(1)));
         let (mut draft, mut next, mut waiting) = (Draft::new(lane, row.low), row.low, Parcels::new());
-        while next < end {
+        'steps: while next < end {
             let until = Seq(end.0.min(next.0 + FOOTERS));
             let footers = recover::footers(&self.node.bucket, image.cluster(), lane, next..until);
             match footers.map_ok(|(seq, footer, _)| (seq, footer)).try_collect::<Parcels>().await {
@@ -43,10 +46,15 @@ impl Cutter {
                 if count == waiting.len() && next < end {
                     break; // it may grow
                 }
-                let stretch = waiting.drain(..count).collect();
+                let stretch: Parcels = waiting.drain(..count).collect();
+                let last = stretch.last().map_or(next, |(seq, _)| seq.next());
                 if !self.add_dead(&mut draft, image, owned.lane, stretch).await {
                     self.abandon(&draft);
                     return Went::Badly;
+                }
+                if draft.upto() < last {
+                    end = draft.upto(); // what follows waits for another lane's cut
+                    break 'steps;
                 }
             }
         }
@@ -68,7 +76,7 @@ impl Cutter {
         let mut bases = self.node.archive.bases(image, &lacks).await;
         for tp in lacks {
             match bases.remove(&tp).unwrap_or_else(|| Ok(Default::default())) {
-                Ok(base) => draft.learn([(tp, base)]),
+                Ok(base) => draft.learn([(tp, FROM_RUNS, base)]),
                 Err(error) => {
                     tracing::warn!(%lane, %error, "a dead lane's partition cannot be read yet");
                     return false;
@@ -76,7 +84,7 @@ impl Cutter {
             }
         }
         match draft.add(&self.node, image, own.epoch, &BucketOnly, parcels).await {
-            Ok(()) => true,
+            Ok(_) => true,
             // An older lane of the same partition has to be cut first.
             Err(Trouble::NotOpen(_) | Trouble::Gap(..)) => false,
             Err(error) => {

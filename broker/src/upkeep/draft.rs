@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tidemark_proto::id::{BrokerEpoch, LaneId, Seq, TopicPartition};
+use tidemark_proto::id::{BrokerEpoch, LaneId, LeaderEpoch, Seq, TopicPartition};
 use tidemark_tiering::error::Error;
 use tidemark_tiering::parcel::{BatchEntry, Footer};
 use tidemark_tiering::run::{RunRow, State};
@@ -42,7 +42,7 @@ pub struct Draft {
     lane: LaneId,
     from: Seq,
     upto: Seq,
-    known: BTreeMap<TopicPartition, Base>,
+    known: BTreeMap<TopicPartition, (LeaderEpoch, Base)>,
     touched: BTreeSet<TopicPartition>,
     runs: Vec<RunRow>,
     state_bytes: usize,
@@ -87,15 +87,18 @@ impl Draft {
         self.state_bytes + self.runs.len() * LOOK
     }
 
-    /// The partitions it tells of, as of its end.
-    pub fn known(&self) -> &BTreeMap<TopicPartition, Base> {
-        &self.known
+    /// A partition as of its end, if it is known as led under `epoch`.
+    pub fn known(&self, tp: TopicPartition, epoch: LeaderEpoch) -> Option<&Base> {
+        self.known.get(&tp).filter(|(known, _)| *known == epoch).map(|(_, base)| base)
     }
 
-    /// Takes in partitions as of the low mark; one that is known already is further on.
-    pub fn learn(&mut self, bases: impl IntoIterator<Item = (TopicPartition, Base)>) {
-        for (tp, base) in bases {
-            self.known.entry(tp).or_insert(base);
+    /// Takes in partitions as of the low mark, each as led under an epoch. One that is known is further on, unless it
+    /// came back under a newer epoch: then it holds what other lanes got in between.
+    pub fn learn(&mut self, bases: impl IntoIterator<Item = (TopicPartition, LeaderEpoch, Base)>) {
+        for (tp, epoch, base) in bases {
+            if self.known.get(&tp).is_none_or(|(known, _)| *known < epoch) {
+                self.known.insert(tp, (epoch, base));
+            }
         }
     }
 
@@ -105,7 +108,8 @@ impl Draft {
         all.filter(|tp| !self.known.contains_key(tp) && image.partition(*tp).is_some()).collect()
     }
 
-    /// Writes the object of the next stretch.
+    /// Writes the object of the next stretch, up to where another lane has to be cut first; gives how many parcels it
+    /// took. One at least: an older lane of a partition never waits for a newer one, parcel by parcel.
     ///
     /// # Errors
     /// See [`Trouble`].
@@ -115,10 +119,11 @@ impl Draft {
         image: &Image,
         creator: BrokerEpoch,
         source: &dyn Source,
-        parcels: Parcels,
-    ) -> Result<(), Trouble> {
-        let Some(upto) = parcels.last().map(|(seq, _)| seq.next()) else { return Ok(()) };
-        let states = self.replay(image, &parcels)?;
+        mut parcels: Parcels,
+    ) -> Result<usize, Trouble> {
+        let (states, taken) = self.replay(image, &parcels)?;
+        parcels.truncate(taken);
+        let Some(upto) = parcels.last().map(|(seq, _)| seq.next()) else { return Ok(0) };
         self.state_bytes += states.values().map(state_bytes).sum::<usize>();
         let lane = self.lane;
         let job = cut::Job { cluster: image.cluster(), lane, creator, parcels, states };
@@ -126,41 +131,65 @@ impl Draft {
         let run = cut::object(&node.bucket, &node.seams, source, &job, &wanted).await?;
         self.runs.extend(run);
         self.upto = upto;
-        Ok(())
+        Ok(taken)
     }
 
     /// The partitions that moved, as of its end.
     pub fn into_bases(self) -> Vec<(TopicPartition, Base)> {
         let Draft { known, touched, .. } = self;
-        known.into_iter().filter(|(tp, _)| touched.contains(tp)).collect()
+        let moved = known.into_iter().filter(|(tp, _)| touched.contains(tp));
+        moved.map(|(tp, (_, base))| (tp, base)).collect()
     }
 
-    /// Brings what is known up to the end of `parcels`; gives the states of the partitions that moved.
+    /// Brings what is known up to the end of `parcels`, or to the first that does not follow; gives the states of the
+    /// partitions that moved, and how many parcels that is.
     fn replay(
         &mut self,
         image: &Image,
         parcels: &Parcels,
-    ) -> Result<BTreeMap<TopicPartition, State>, Trouble> {
-        let parts = || parcels.iter().flat_map(|(seq, footer)| footer.parts.iter().map(move |p| (*seq, p)));
-        let lane = self.lane;
-        let mut moved = BTreeSet::new();
-        for (seq, part) in parts() {
-            if part.batches.iter().any(|batch| counts(image, lane, seq, part.of, batch)) {
-                moved.insert(part.of);
+    ) -> Result<(BTreeMap<TopicPartition, State>, usize), Trouble> {
+        let (mut moved, mut taken) = (BTreeSet::new(), 0);
+        for (seq, footer) in parcels {
+            match self.replay_parcel(image, *seq, footer) {
+                Ok(touched) => moved.extend(touched),
+                Err(trouble) if taken == 0 => return Err(trouble),
+                Err(_) => break,
             }
+            taken += 1;
         }
-        if let Some(unknown) = moved.iter().find(|tp| !self.known.contains_key(tp)) {
-            return Err(Trouble::NotOpen(*unknown));
-        }
-        for (seq, part) in parts() {
-            let Some(base) = self.known.get_mut(&part.of) else { continue };
-            for batch in part.batches.iter().filter(|batch| counts(image, lane, seq, part.of, batch)) {
-                base.replay(batch).map_err(|gap| Trouble::Gap(part.of, gap))?;
-            }
-        }
-        let states = moved.iter().filter_map(|tp| Some((*tp, self.known.get(tp)?.to_state()))).collect();
+        let states = moved.iter().filter_map(|tp| Some((*tp, self.known.get(tp)?.1.to_state()))).collect();
         self.touched.extend(moved);
-        Ok(states)
+        Ok((states, taken))
+    }
+
+    /// All of a parcel or nothing of it.
+    fn replay_parcel(
+        &mut self,
+        image: &Image,
+        seq: Seq,
+        footer: &Footer,
+    ) -> Result<Vec<TopicPartition>, Trouble> {
+        let lane = self.lane;
+        let parts = || footer.parts.iter().map(|part| (part.of, &part.batches));
+        let counting = |tp, batch: &&BatchEntry| counts(image, lane, seq, tp, batch);
+        for (tp, batches) in parts() {
+            let mut counted = batches.iter().filter(|batch| counting(tp, batch)).peekable();
+            if counted.peek().is_none() {
+                continue;
+            }
+            let (_, base) = self.known.get(&tp).ok_or(Trouble::NotOpen(tp))?;
+            base.follows(counted).map_err(|gap| Trouble::Gap(tp, gap))?;
+        }
+        let mut moved = Vec::new();
+        for (tp, batches) in parts() {
+            let Some((_, base)) = self.known.get_mut(&tp) else { continue };
+            for batch in batches.iter().filter(|batch| counting(tp, batch)) {
+                base.replay(batch).map_err(|gap| Trouble::Gap(tp, gap))?;
+                moved.push(tp);
+            }
+        }
+        moved.dedup();
+        Ok(moved)
     }
 }
 

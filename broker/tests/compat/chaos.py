@@ -9,6 +9,11 @@ late PUTs and stalls. At the end everything is read back from the beginning and 
   chaos.py --tidemark target/debug/tidemark --bucket dir --rounds 100
   chaos.py --tidemark target/debug/tidemark --bucket s3 --bench target/debug/tidemark-bench --rounds 100
   chaos.py --tidemark target/debug/tidemark --bucket dir --brokers 2 --rounds 50
+  chaos.py --tidemark target/debug/tidemark --bucket dir --brokers 3 --blow drain --rounds 20
+
+--blow drain ends a broker by SIGTERM: it must give its partitions away, end with code 0, and nobody may notice but by a
+few slow acks. --blow freeze stops it for --frozen seconds, after which it must find out by itself that it is not the
+owner any more.
 """
 import argparse
 import random
@@ -31,6 +36,7 @@ FAULTS = {
     "stall_ms": 5000, "late_ms": 8000, "close_ms": 200, "jitter_ms": 20,
 }
 PATIENCE_S = 120
+BLOWS = {"kill": "kill -9, empty disk", "drain": "SIGTERM", "freeze": "SIGSTOP"}
 
 
 class Load(threading.Thread):
@@ -55,7 +61,7 @@ class Load(threading.Thread):
         self.rate, self.sent = rate, [0] * partitions
         self.acked = [{} for _ in range(partitions)]
         self.acks, self.failures, self.fatal, self.trouble = 0, [], [], []
-        self.last_ack = [0.0] * partitions
+        self.last_ack, self.gaps = [0.0] * partitions, [0.0] * partitions
         self.ending = threading.Event()
 
     def run(self):
@@ -85,7 +91,10 @@ class Load(threading.Thread):
         if before != number:
             self.trouble.append(f"partition {partition}: offset {message.offset()} acked for {before} and {number}")
         self.acks += 1
-        self.last_ack[partition] = time.monotonic()
+        now = time.monotonic()
+        if self.last_ack[partition]:
+            self.gaps[partition] = max(self.gaps[partition], now - self.last_ack[partition])
+        self.last_ack[partition] = now
 
     def finish(self):
         self.ending.set()
@@ -190,7 +199,7 @@ class Cluster:
         more |= dict(pair.split("=", 1) for pair in args.set)
         self.brokers = [Broker(args.tidemark, n, bucket, directory, more) for n in range(1, args.brokers + 1)]
         self.bootstrap = ",".join(broker.address for broker in self.brokers)
-        self.peak_mib = 0.0
+        self.peak_mib = self.worst_gap = 0.0
 
     def start(self):
         for broker in self.brokers:
@@ -208,6 +217,8 @@ class Cluster:
         victim = self.brokers[n % len(self.brokers)]
         self.peak_mib = max(self.peak_mib, victim.rss_mib())
         before = load.acks
+        if self.args.blow != "kill":
+            return {"drain": self.drain, "freeze": self.freeze}[self.args.blow](load, victim)
         victim.kill(wipe=True)
         killed = time.monotonic()
         if len(self.brokers) == 1:
@@ -217,6 +228,28 @@ class Cluster:
             self.flowing(load, killed + 0.5)
             victim.start()
         return f"node {victim.node}, {before} acked before, {(max(load.last_ack) - killed) * 1000:.0f} ms to the last first ack"
+
+    def drain(self, load, victim):
+        load.gaps = [0.0] * len(load.gaps)
+        began = time.monotonic()
+        victim.stop()
+        took = time.monotonic() - began
+        self.flowing(load, time.monotonic())
+        gap = max(load.gaps)
+        self.worst_gap = max(self.worst_gap, gap)
+        victim.start()
+        self.flowing(load, time.monotonic())
+        return f"node {victim.node} gone in {took * 1000:.0f} ms, longest time between two acks {gap * 1000:.0f} ms"
+
+    def freeze(self, load, victim):
+        victim.child.process.send_signal(signal.SIGSTOP)
+        frozen = time.monotonic()
+        self.flowing(load, frozen + 0.5)
+        first = max(load.last_ack) - frozen
+        time.sleep(max(0.0, self.args.frozen - (time.monotonic() - frozen)))
+        victim.child.process.send_signal(signal.SIGCONT)
+        self.flowing(load, time.monotonic() + 1.0)
+        return f"node {victim.node}, {first * 1000:.0f} ms to the last first ack"
 
     def flowing(self, load, since, starting=None):
         def alive():
@@ -264,7 +297,7 @@ def run(args, score, directory, on_end):
     load.start()
     follower.start()
     for n in range(args.rounds):
-        if not score.check(f"round {n + 1}: kill -9, empty disk", lambda r=n: cluster.round(load, r)):
+        if not score.check(f"round {n + 1}: {BLOWS[args.blow]}", lambda r=n: cluster.round(load, r)):
             break
     if proxy and args.outage:
         score.check(f"the bucket is away for {args.outage} s", lambda: cluster.outage(load, proxy, args.outage))
@@ -282,7 +315,9 @@ def run(args, score, directory, on_end):
     score.check("every acked record once, in order, at its offset", verify)
     if proxy:
         print(f"faults injected: {proxy.counters()['faults']}")
-    print(f"largest resident set before a kill: {cluster.peak_mib:.0f} MiB")
+    print(f"largest resident set before a blow: {cluster.peak_mib:.0f} MiB")
+    if args.blow == "drain":
+        print(f"longest time between two acks of a partition in a drain: {cluster.worst_gap * 1000:.0f} ms")
     return cluster
 
 
@@ -292,6 +327,8 @@ def main():
     parser.add_argument("--bench", help="the binary of tidemark-bench (for --bucket s3)")
     parser.add_argument("--bucket", choices=["dir", "s3"], default="dir")
     parser.add_argument("--brokers", type=int, choices=[1, 2, 3], default=1)
+    parser.add_argument("--blow", choices=list(BLOWS), default="kill", help="what befalls a broker in each round")
+    parser.add_argument("--frozen", type=float, default=10.0, help="seconds that --blow freeze lasts")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--rate", type=int, default=2000, help="records per second")

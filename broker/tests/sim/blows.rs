@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemark_broker::cluster::command::Command;
+use tidemark_proto::id::BrokerId;
 use tidemark_tiering::bucket::faults::{Absence, Faulty, Weather};
 use tidemark_tiering::seam::Tasks;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -67,7 +69,7 @@ impl World {
     }
 
     fn blow(&mut self, slot: usize) {
-        let blow = self.entropy.below(15);
+        let blow = self.entropy.below(20);
         if let Some(address) = self.brokers[slot].as_ref().map(|b| b.address.clone()) {
             match blow {
                 0 | 1 => {
@@ -86,6 +88,7 @@ impl World {
                     return self.later(9_000, Mend::Peers(address, peer));
                 }
                 8 => return self.close(slot),
+                15..20 => return self.shift(slot),
                 9 => {
                     self.count("blow: one broker without its bucket");
                     let how = self.absence();
@@ -157,13 +160,37 @@ impl World {
         self.older.push(older);
     }
 
-    /// A clean shutdown and a start, which may come before the first has ended.
+    /// A clean shutdown and a start, which may come before the first has ended. Half the time the partitions are given
+    /// away first.
     fn close(&mut self, slot: usize) {
         let running = self.brokers[slot].as_ref().and_then(|b| b.running.lock().take());
         let Some(running) = running else { return };
-        self.count("blow: clean restart");
-        self.outside.spawn(async move { running.close(Duration::from_secs(20)).await });
-        self.later(4_000, Mend::Restart(slot));
+        let drained = self.entropy.below(2) == 0;
+        self.count(if drained { "blow: drained restart" } else { "blow: clean restart" });
+        self.outside.spawn(async move {
+            if drained {
+                running.drain(Duration::from_secs(3)).await;
+            }
+            running.close(Duration::from_secs(20)).await
+        });
+        self.later(if drained { 8_000 } else { 4_000 }, Mend::Restart(slot));
+    }
+
+    /// Some partitions are to be led by others, now that nobody has died; or those on their way stay after all.
+    fn shift(&mut self, slot: usize) {
+        let node = self.brokers[slot].as_ref().and_then(|b| Some(b.running.lock().as_ref()?.node.clone()));
+        let Some(node) = node else { return };
+        self.count("blow: partitions moved");
+        let image = node.cluster.image();
+        let live: Vec<BrokerId> = image.live().map(|b| b.node).collect();
+        let pick = |from: &[BrokerId]| {
+            from.get(usize::try_from(self.entropy.below(from.len().max(1) as u64)).expect("an index"))
+                .copied()
+        };
+        let all = image.topics().flat_map(|topic| topic.partitions());
+        let some = all.filter(|_| self.entropy.below(3) == 0);
+        let moves: Vec<_> = some.filter_map(|(tp, _)| Some((tp, pick(&live)?))).collect();
+        self.outside.spawn(async move { node.cluster.submit(Command::PlanMoves { moves }).await });
     }
 
     fn mend(&mut self, mend: Mend) {

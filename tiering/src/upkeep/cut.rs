@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
-use tidemark_proto::id::{BrokerEpoch, ClusterId, LaneId, Offset, Seq, TopicPartition};
+use tidemark_proto::id::{BrokerEpoch, ClusterId, LaneId, Seq, TopicPartition};
 use tidemark_proto::record::stamp::Stamped;
 
 use crate::bucket::{Body, Bucket, Kind, Patience, Placed, Span};
@@ -147,31 +147,37 @@ async fn pieces<'a>(
     let reads =
         job.parcels.iter().map(|(seq, footer)| shares(bucket, source, job.lane, *seq, footer, wanted));
     let mut reads = stream::iter(reads.collect::<Vec<_>>()).buffered(READS);
-    let mut pieces: BTreeMap<(bool, TopicPartition), Piece<'a>> = BTreeMap::new();
+    let mut pieces: BTreeMap<(bool, TopicPartition), Vec<Piece<'a>>> = BTreeMap::new();
     let mut seq = job.parcels.first().map_or(Seq(0), |(seq, _)| *seq);
     while let Some(shares) = reads.try_next().await? {
         for Share { part, batches, bytes } in shares {
             let (of, internal) = (part.of, part.internal);
-            let state = || job.states.get(&of).cloned();
-            let piece = pieces.entry((internal, of)).or_insert_with(|| Piece {
-                of,
-                internal,
-                batches: Vec::new(),
-                bytes: Vec::new(),
-                state: state(),
-            });
+            let Some(first) = batches.first() else { continue };
+            let pieces = pieces.entry((internal, of)).or_default();
             // Offsets may have gaps, where another lane held the partition in between, but never overlap (R13).
-            let end = piece.batches.last().map_or(Offset(0), |last| last.last_offset.plus(1));
-            if let Some(first) = batches.first().filter(|first| first.base_offset < end) {
+            let end =
+                pieces.last().and_then(|piece| piece.batches.last()).map(|last| last.last_offset.plus(1));
+            if let Some(end) = end.filter(|end| first.base_offset < *end) {
                 let why = format!("partition {of}: offset {} comes after {end}", first.base_offset);
                 return Err(Damage::new(why).at(&keys::parcel(&job.lane, seq)));
             }
-            piece.batches.extend(batches);
-            piece.bytes.extend(bytes);
+            match pieces.last_mut().filter(|_| end == Some(first.base_offset)) {
+                Some(piece) => {
+                    piece.batches.extend(batches);
+                    piece.bytes.extend(bytes);
+                }
+                None => pieces.push(Piece { of, internal, batches, bytes, state: None }),
+            }
         }
         seq = seq.next();
     }
-    Ok(pieces.into_values().collect())
+    let with_state = |mut of_one: Vec<Piece<'a>>| {
+        if let Some(newest) = of_one.last_mut() {
+            newest.state = job.states.get(&newest.of).cloned();
+        }
+        of_one
+    };
+    Ok(pieces.into_values().flat_map(with_state).collect())
 }
 
 /// What is wanted of one parcel: what is at hand as it is, the rest by one read.

@@ -23,7 +23,7 @@ struct Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    (0u8..14, 0u8..6, 0u8..8, any::<u8>()).prop_map(|(verb, a, b, c)| Act { verb, a, b, c })
+    (0u8..19, 0u8..6, 0u8..8, any::<u8>()).prop_map(|(verb, a, b, c)| Act { verb, a, b, c })
 }
 
 fn command(image: &Image, step: u128, act: Act) -> Command {
@@ -35,7 +35,11 @@ fn command(image: &Image, step: u128, act: Act) -> Command {
     let seals = |node: BrokerId| -> Vec<Sealed> {
         let open = image.open_lanes(node);
         let at = |low: Seq| Seq((low.0 + u64::from(b)).saturating_sub(u64::from(c < 16)));
-        open.filter(|_| c < 240).map(|(lane, row)| Sealed { lane, at: at(row.low) }).collect()
+        // A bound was committed in the lane: a seal stands above it.
+        let chains = || image.topics().flat_map(|t| t.partitions()).flat_map(|(_, p)| p.chain.clone());
+        let bound = |lane| chains().filter(|e| e.lane == lane).filter_map(|e| e.to).max().unwrap_or_default();
+        let open = open.filter(|_| c < 240);
+        open.map(|(lane, row)| Sealed { lane, at: at(row.low).max(bound(lane)) }).collect()
     };
     let epoch = image.broker(node).map_or(BrokerEpoch(0), |row| row.epoch);
     match verb {
@@ -87,6 +91,37 @@ fn command(image: &Image, step: u128, act: Act) -> Command {
             None => Command::AllocateProducerIds { by: epoch },
         },
         11 => Command::NoteSwept { below: image.position() },
+        12 => Command::Drain { by: epoch },
+        13..=16 => {
+            let all: Vec<_> = image.topics().flat_map(|t| t.partitions()).collect();
+            let Some((tp, p)) = all.get(usize::from(c) % all.len().max(1)) else {
+                return Command::Drain { by: epoch };
+            };
+            let of = |node: Option<BrokerId>| {
+                node.and_then(|node| image.broker(node)).map_or(epoch, |row| row.epoch)
+            };
+            let plan = p.successor.map_or(0, |s| s.planned);
+            match verb {
+                13 => Command::PlanMoves { moves: vec![(*tp, node)] },
+                14 => {
+                    let replicas = (0..i32::from(b % 4)).map(|n| BrokerId((i32::from(a) + n) % 4)).collect();
+                    Command::AssignReplicas { assigned: vec![(*tp, replicas)] }
+                }
+                15 => Command::ReadyToLead {
+                    by: of(p.successor.map(|s| s.node)),
+                    partitions: vec![(*tp, p.leader_epoch)],
+                },
+                _ => Command::Release {
+                    by: of(p.leader),
+                    bound: p
+                        .chain
+                        .last()
+                        .and_then(|e| image.lane(e.lane))
+                        .map_or(Seq(0), |l| Seq(l.low.0 + u64::from(b))),
+                    partitions: vec![(*tp, p.leader_epoch, plan)],
+                },
+            }
+        }
         _ => {
             let pick = lanes.get(usize::from(c) % lanes.len().max(1));
             let (lane, low, sealed) = pick.copied().unwrap_or_default();
@@ -126,10 +161,8 @@ fn grows(old: &Image, new: &Image) {
             assert!(is.log_start >= was.log_start, "log starts never fall");
             let same = is.leader_epoch == was.leader_epoch;
             assert!(!same || is.leader.is_none() || is.leader == was.leader, "one leader an epoch");
-            assert_eq!(
-                new.replicas(now, PartitionIndex(n)).first().copied(),
-                is.leader.or(new.replicas(now, PartitionIndex(n)).first().copied())
-            );
+            let replicas = new.replicas(now, PartitionIndex(n));
+            assert!(is.leader.is_none_or(|leader| replicas.contains(&leader)), "a leader is a replica");
         }
     }
 }

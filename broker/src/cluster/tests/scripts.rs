@@ -281,6 +281,9 @@ fn say(reply: &Reply) -> String {
             .collect(),
         Reply::Row(Ok(())) => "ok\n".to_owned(),
         Reply::Row(Err(refusal)) => format!("{}\n", row(refusal)),
+        Reply::Released(rows) => {
+            rows.iter().map(|gone| if *gone { "released\n" } else { "kept\n" }).collect()
+        }
         Reply::Moved(rows) => {
             rows.iter().map(|led| if *led { "moved\n" } else { "not the leader\n" }).collect()
         }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use tidemark_proto::id::{BrokerEpoch, BrokerId, Millis, Seq};
+use tidemark_proto::id::{BrokerEpoch, BrokerId, Millis, PartitionIndex, Seq, TopicId};
 use tidemark_proto::rpc::meta::v1 as pb;
 use uuid::Uuid;
 
 use super::super::image::{Broker, CheckpointRow, Endpoint, RunRow};
 use super::super::quota::{Entity, Part, Rate};
 use super::super::record::Closed;
-use super::{Read, Unreadable, array, id_bytes, lane_from, lane_to, life, life_bytes};
+use super::{Read, Unreadable, array, id_bytes, lane_from, lane_to, life, life_bytes, topic_bytes, topic_id};
 
 pub(super) fn broker_to(row: &Broker) -> pb::Broker {
     pb::Broker {
@@ -29,6 +29,7 @@ pub(super) fn broker_to(row: &Broker) -> pb::Broker {
         peer: row.peer.clone(),
         rack: row.rack.clone(),
         alive: row.alive,
+        draining: row.draining,
     }
 }
 
@@ -45,7 +46,23 @@ pub(super) fn broker_from(row: pb::Broker) -> Read<Broker> {
         peer: row.peer,
         rack: row.rack,
         alive: row.alive,
+        draining: row.draining,
     })
+}
+
+pub(super) fn partitions_to(partitions: &[(TopicId, Vec<PartitionIndex>)]) -> Vec<pb::TopicPartitions> {
+    let row = |(topic, list): &(TopicId, Vec<PartitionIndex>)| pb::TopicPartitions {
+        topic: topic_bytes(*topic),
+        partitions: list.iter().map(|index| index.0).collect(),
+    };
+    partitions.iter().map(row).collect()
+}
+
+pub(super) fn partitions_from(rows: Vec<pb::TopicPartitions>) -> Read<Vec<(TopicId, Vec<PartitionIndex>)>> {
+    let row = |p: pb::TopicPartitions| {
+        Ok((topic_id(&p.topic)?, p.partitions.into_iter().map(PartitionIndex).collect()))
+    };
+    rows.into_iter().map(row).collect()
 }
 
 pub(super) fn closed_from(row: pb::Closed) -> Read<Closed> {

@@ -10,7 +10,7 @@ use tidemark_proto::id::{
 use tidemark_proto::rpc::meta::v1 as pb;
 use uuid::Uuid;
 
-use super::super::image::{ChainEntry, Controller, Deleted, Image, Lane, Link, Partition, Topic};
+use super::super::image::{ChainEntry, Controller, Deleted, Image, Lane, Link, Partition, Successor, Topic};
 use super::super::record::Scope;
 use super::{Read, array, id_bytes, lane_from, lane_to, life, life_bytes, nonce, rows, unreadable};
 
@@ -165,6 +165,8 @@ fn topic_to(topic: &Topic) -> pb::TopicRow {
         assigned_at: p.assigned_at,
         home: p.home.map(id_bytes).unwrap_or_default(),
         log_start: p.log_start.0,
+        successor: p.successor.map(|s| pb::Successor { node: s.node.0, ready: s.ready, planned: s.planned }),
+        assigned: p.assigned.iter().map(|n| n.0).collect(),
     };
     pb::TopicRow {
         id: id_bytes(topic.id.0),
@@ -193,6 +195,12 @@ fn topic_from(row: pb::TopicRow) -> Read<Topic> {
             assigned_at: p.assigned_at,
             home,
             log_start: Offset(p.log_start),
+            successor: p.successor.map(|s| Successor {
+                node: BrokerId(s.node),
+                ready: s.ready,
+                planned: s.planned,
+            }),
+            assigned: p.assigned.into_iter().map(BrokerId).collect(),
         })
     };
     Ok(Topic {

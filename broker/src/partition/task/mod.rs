@@ -8,6 +8,7 @@ mod close;
 mod doubt;
 mod order;
 mod query;
+mod release;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -36,8 +37,11 @@ use super::{Doors, Partitions, Write};
 use close::refuse;
 use doubt::Doubt;
 
+use release::{Departed, Leaving, Release};
+
 pub use doubt::Prove;
 pub use order::{CutAsk, CutInput, Lead, Order};
+pub use release::Settled;
 
 /// Requests taken from a queue before lane events get their turn.
 const BURST: usize = 64;
@@ -87,6 +91,7 @@ struct Open {
     waiters: Waiters,
     base: Base,
     internal: bool,
+    leaving: Option<Leaving>,
 }
 
 enum Slot {
@@ -116,6 +121,9 @@ pub struct Task {
     /// When idle producers are looked for again, at the next commit.
     expire_at: tokio::time::Instant,
     hot: Hot,
+    releases: Vec<Release>,
+    /// Partitions that left and whose batches in the lane are not cut yet.
+    departed: BTreeMap<TopicPartition, Departed>,
 }
 
 impl Task {
@@ -147,6 +155,8 @@ impl Task {
             lows: BTreeMap::new(),
             expire_at: tokio::time::Instant::now() + EXPIRY,
             hot: Hot::none(),
+            releases: Vec::new(),
+            departed: BTreeMap::new(),
         }
     }
 
@@ -252,6 +262,7 @@ impl Task {
             }
         }
         self.handled = upto;
+        self.settle_releases();
         self.commits.send_replace(Committed { upto, bytes: self.committed_bytes });
         for ticket in self.parked.release(upto) {
             ticket.answer(ErrorCode::UnknownServerError);

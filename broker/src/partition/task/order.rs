@@ -17,7 +17,8 @@ use super::super::opening::Opened;
 use super::super::producer::Producers;
 use super::super::state::State;
 use super::super::waiters::Waiters;
-use super::{EXPIRY, Open, Options, Slot, Task};
+use super::release::Settled;
+use super::{EXPIRY, Open, Options, Slot, Task, Write};
 
 /// A partition that this lane's owner is to serve.
 #[derive(Clone, Debug)]
@@ -37,6 +38,18 @@ pub enum Order {
     Lead(Vec<Lead>),
     /// These are not ours any more.
     Resign(Vec<TopicPartition>),
+    /// These are to go to others (R17): nothing is appended any more, what comes is held. Answered with a bound once
+    /// what was appended is durable; from then on they are not read here either.
+    Release {
+        /// Which; those that are not open stay.
+        partitions: Vec<TopicPartition>,
+        /// Answer.
+        settled: oneshot::Sender<Settled>,
+    },
+    /// The bound has no answer yet: who was held is not kept waiting for longer.
+    Stall(Vec<TopicPartition>),
+    /// These stay after all.
+    Keep(Vec<TopicPartition>),
     /// What recovery found; answered once it is in force.
     Opened(Vec<Opened>, oneshot::Sender<()>),
     /// A cut up to `upto` is committed: the parcels below are in runs.
@@ -93,8 +106,8 @@ pub struct CutInput {
     pub parcels: Vec<(Seq, Arc<Footer>, u64)>,
     /// Their parts that are in memory whole.
     pub at_hand: BTreeMap<(Seq, TopicPartition), Vec<Stamped>>,
-    /// Open partitions as of the low mark.
-    pub bases: Vec<(TopicPartition, Base)>,
+    /// Partitions as of the low mark, open ones and such as have left, each with the epoch they were led under.
+    pub bases: Vec<(TopicPartition, LeaderEpoch, Base)>,
 }
 
 impl Task {
@@ -103,6 +116,7 @@ impl Task {
             Order::Lead(leads) => {
                 for lead in leads {
                     self.hot.lead(lead.tp, lead.leader_epoch);
+                    self.depart(lead.tp);
                     let slot = Slot::Opening { lead: lead.clone(), deferred: Vec::new() };
                     let before = self.partitions.insert(lead.tp, slot);
                     before.into_iter().for_each(|s| self.drop_slot(s));
@@ -110,16 +124,23 @@ impl Task {
             }
             Order::Resign(partitions) => {
                 for tp in partitions {
+                    self.depart(tp);
                     let slot = self.partitions.remove(&tp);
                     slot.into_iter().for_each(|s| self.drop_slot(s));
                 }
             }
+            Order::Release { partitions, settled } => self.on_release(partitions, settled),
+            Order::Stall(partitions) => self.on_stall(&partitions),
+            Order::Keep(partitions) => self.on_keep(&partitions),
             Order::Opened(found, done) => {
                 found.into_iter().for_each(|o| self.on_opened(o));
                 done.send(()).ok();
             }
             Order::Cut { upto, bases } => {
                 for (tp, base) in bases {
+                    if let Some(departed) = self.departed.get_mut(&tp) {
+                        departed.cut(&base);
+                    }
                     if let Some(Slot::Open(open)) = self.partitions.get_mut(&tp) {
                         if base.end > open.base.end {
                             open.base = base;
@@ -128,6 +149,8 @@ impl Task {
                         open.index.forget_extents(self.id, upto);
                     }
                 }
+                self.departed.retain(|_, departed| departed.until > upto);
+                self.lows.insert(self.id, upto);
                 self.lane.set_low(upto);
             }
             Order::Low { lane, low } => {
@@ -166,7 +189,10 @@ impl Task {
             let batches = open(&part.of)?.index.at_hand(&part.batches)?;
             Some(((seq, part.of), batches))
         });
-        let base = |tp: TopicPartition| Some((tp, open(&tp)?.base.clone()));
+        let base = |tp: TopicPartition| {
+            let here = open(&tp).map(|open| (tp, open.state.leader_epoch(), open.base.clone()));
+            here.or_else(|| self.departed.get(&tp).map(|left| (tp, left.leader_epoch, left.base.clone())))
+        };
         let bases = match ask.whole {
             true => self.partitions.keys().filter_map(|tp| base(*tp)).collect(),
             false => {
@@ -200,6 +226,7 @@ impl Task {
                     waiters: Waiters::default(),
                     base,
                     internal,
+                    leaving: None,
                 }))
             }
             Err(error) => {
@@ -231,19 +258,25 @@ impl Task {
 
     fn drop_slot(&mut self, slot: Slot) {
         match slot {
-            Slot::Opening { deferred, .. } => {
-                for (number, at, _) in deferred {
-                    let refused = Err(ErrorCode::NotLeaderOrFollower);
-                    if let Some((ticket, wait)) = self.tickets.decide(number, at, refused, None) {
-                        match wait {
-                            Some(seq) if seq >= self.handled => self.parked.park(seq, ticket),
-                            _ => ticket.answer(ErrorCode::NotLeaderOrFollower),
-                        }
-                    }
+            Slot::Opening { deferred, .. } => self.refuse_writes(deferred),
+            Slot::Open(mut open) => {
+                open.waiters.wake_all();
+                self.refuse_writes(open.leaving.map(|leaving| leaving.held).unwrap_or_default());
+            }
+            Slot::Offline => {}
+        }
+    }
+
+    /// Answers writes that were put off, with what else their requests hold.
+    pub(super) fn refuse_writes(&mut self, writes: Vec<(u64, usize, Write)>) {
+        for (number, at, _) in writes {
+            let refused = Err(ErrorCode::NotLeaderOrFollower);
+            if let Some((ticket, wait)) = self.tickets.decide(number, at, refused, None) {
+                match wait {
+                    Some(seq) if seq >= self.handled => self.parked.park(seq, ticket),
+                    _ => ticket.answer(ErrorCode::NotLeaderOrFollower),
                 }
             }
-            Slot::Open(mut open) => open.waiters.wake_all(),
-            Slot::Offline => {}
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{Open, Slot, Task};
 impl Task {
     fn find(&self, tp: TopicPartition, current: Option<LeaderEpoch>) -> Result<&Open, ErrorCode> {
         let open = match self.partitions.get(&tp) {
+            Some(Slot::Open(open)) if open.is_released() => return Err(ErrorCode::NotLeaderOrFollower),
             Some(Slot::Open(open)) => open,
             Some(Slot::Offline) => return Err(ErrorCode::KafkaStorageError),
             Some(Slot::Opening { .. }) | None => return Err(ErrorCode::NotLeaderOrFollower),

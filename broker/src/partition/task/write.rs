@@ -40,7 +40,11 @@ impl Task {
                 deferred.push((number, slot, write));
                 return;
             }
-            Some(Slot::Open(_)) => self.append(write),
+            Some(Slot::Open(open)) => match open.hold(number, slot, write) {
+                Ok(()) => return,
+                Err(_) if open.is_stalled() => (Err(ErrorCode::NotLeaderOrFollower), None),
+                Err(write) => self.append(write),
+            },
             Some(Slot::Offline) => (Err(ErrorCode::KafkaStorageError), None),
             None => (Err(ErrorCode::NotLeaderOrFollower), None),
         };

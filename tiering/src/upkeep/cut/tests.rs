@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use proptest::prelude::*;
-use tidemark_proto::id::{LeaderEpoch, Life, Millis, Nonce, PartitionIndex, TopicId};
+use tidemark_proto::id::{LeaderEpoch, Life, Millis, Nonce, Offset, PartitionIndex, TopicId};
 use tidemark_proto::record::build::Builder;
 use tidemark_proto::record::stamp::Stamped;
 use uuid::Uuid;

@@ -1,0 +1,139 @@
+//! Decides moves of single partitions between living brokers (R17): planned, read ahead by the successor, released by
+//! the leader at a bound of its lane. A partition that nobody leads goes at once.
+
+use std::collections::BTreeMap;
+
+use tidemark_proto::id::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, Seq, TopicId, TopicPartition};
+use tidemark_proto::kafka::error::ErrorCode;
+
+use super::super::command::{Outcome, Reply};
+use super::super::image::{Broker, Image, Partition, Successor};
+use super::super::placement::{Placement, home_of};
+use super::super::record::{Closed, Record};
+use super::{by_topic, done, moved};
+
+/// Partitions by where they go.
+type Groups<K> = BTreeMap<K, Vec<(TopicId, PartitionIndex)>>;
+
+fn of(tp: TopicPartition) -> (TopicId, PartitionIndex) {
+    (tp.topic, tp.partition)
+}
+
+impl Image {
+    fn sender(&self, by: BrokerEpoch) -> Result<&Broker, ErrorCode> {
+        self.broker_of(by).filter(|b| b.alive).ok_or(ErrorCode::StaleBrokerEpoch)
+    }
+
+    pub(super) fn plan_moves(&self, moves: &[(TopicPartition, BrokerId)]) -> Vec<Record> {
+        let moves: BTreeMap<TopicPartition, BrokerId> = moves.iter().copied().collect();
+        let (mut planned, mut orphans) = (Groups::<Option<BrokerId>>::new(), Groups::<BrokerId>::new());
+        for (tp, node) in moves {
+            let (Some(p), Some(home)) = (self.partition(tp), home_of(self, node)) else { continue };
+            match (p.leader, p.successor) {
+                (None, _) => orphans.entry(home.node).or_default().push(of(tp)),
+                (Some(leader), None) if leader == node => {}
+                (Some(leader), Some(_)) if leader == node => planned.entry(None).or_default().push(of(tp)),
+                (_, Some(successor)) if successor.node == node => {}
+                _ => planned.entry(Some(node)).or_default().push(of(tp)),
+            }
+        }
+        let planned = planned.into_iter().map(|(to, which)| {
+            let partitions = by_topic(which);
+            Record::MovesPlanned { to, partitions }
+        });
+        let orphans = orphans.into_iter().filter_map(|(node, which)| moved(None, home_of(self, node), which));
+        planned.chain(orphans).collect()
+    }
+
+    /// What has another leader or successor by now is passed over.
+    pub(super) fn ready_to_lead(
+        &self,
+        by: BrokerEpoch,
+        partitions: &[(TopicPartition, LeaderEpoch)],
+    ) -> Result<Outcome, ErrorCode> {
+        let node = self.sender(by)?.node;
+        let waits = |(tp, led): &&(TopicPartition, LeaderEpoch)| {
+            let awaited = |s: Successor| s.node == node && !s.ready;
+            self.partition(*tp).is_some_and(|p| p.leader_epoch == *led && p.successor.is_some_and(awaited))
+        };
+        let partitions = by_topic(partitions.iter().filter(waits).map(|(tp, _)| of(*tp)));
+        let record = Record::SuccessorReady { node, partitions };
+        Ok(done(if matches!(&record, Record::SuccessorReady { partitions, .. } if partitions.is_empty()) {
+            Vec::new()
+        } else {
+            vec![record]
+        }))
+    }
+
+    /// A partition whose plan is another by now, or none, stays with the sender, which goes on. So a release that comes
+    /// late, sent again by the network, names a bound that the sender has not written beyond.
+    pub(super) fn release(
+        &self,
+        by: BrokerEpoch,
+        bound: Seq,
+        partitions: &[(TopicPartition, LeaderEpoch, u64)],
+    ) -> Result<Outcome, ErrorCode> {
+        let sender = self.sender(by)?;
+        let lane = home_of(self, sender.node).ok_or(ErrorCode::StaleBrokerEpoch)?.lane;
+        if self.lane(lane).is_none_or(|row| bound < row.low) {
+            return Err(ErrorCode::InvalidRequest);
+        }
+        let mut groups = Groups::<BrokerId>::new();
+        let mut rows = Vec::with_capacity(partitions.len());
+        for (tp, led, planned) in partitions {
+            let ours = |p: &&Partition| p.leader == Some(sender.node) && p.leader_epoch == *led;
+            let Some(p) = self.partition(*tp).filter(ours) else {
+                rows.push(true);
+                continue;
+            };
+            let successor = p.successor.filter(|s| s.planned == *planned).map(|s| s.node);
+            let successor = successor.filter(|node| home_of(self, *node).is_some());
+            rows.push(successor.is_some());
+            if let Some(node) = successor {
+                groups.entry(node).or_default().push(of(*tp));
+            }
+        }
+        let closed = Some(Closed { lane, to: bound });
+        let records =
+            groups.into_iter().filter_map(|(node, which)| moved(closed, home_of(self, node), which));
+        Ok(Outcome { records: records.collect(), reply: Reply::Released(rows) })
+    }
+
+    pub(super) fn drain(&self, by: BrokerEpoch) -> Result<Outcome, ErrorCode> {
+        let Broker { node, epoch, draining, .. } = *self.sender(by)?;
+        let mut placement = Placement::over(self, Some(node));
+        if placement.least().is_none() {
+            return Ok(Outcome::reply(Reply::Done)); // there is nobody to take anything
+        }
+        let mut moves = Vec::new();
+        for (tp, p) in self.topics.values().flat_map(|topic| topic.partitions()) {
+            if p.leader == Some(node) && p.successor.is_none() {
+                moves.extend(placement.rather(p.assigned.iter().copied()).map(|place| (tp, place.node)));
+            }
+        }
+        let mut records = self.plan_moves(&moves);
+        if !draining {
+            records.insert(0, Record::BrokerDraining { node, epoch });
+        }
+        Ok(done(records))
+    }
+
+    pub(super) fn assign_replicas(&self, assigned: &[(TopicPartition, Vec<BrokerId>)]) -> Vec<Record> {
+        let assigned: BTreeMap<TopicPartition, &Vec<BrokerId>> =
+            assigned.iter().map(|(tp, replicas)| (*tp, replicas)).collect();
+        let (mut groups, mut moves) = (BTreeMap::<&Vec<BrokerId>, Vec<_>>::new(), Vec::new());
+        for (tp, replicas) in assigned {
+            let Some(p) = self.partition(tp) else { continue };
+            if p.assigned != *replicas {
+                groups.entry(replicas).or_default().push(of(tp));
+            }
+            moves
+                .extend(replicas.iter().find(|node| home_of(self, **node).is_some()).map(|node| (tp, *node)));
+        }
+        let given = groups.into_iter().map(|(replicas, which)| {
+            let (replicas, partitions) = (replicas.clone(), by_topic(which));
+            Record::ReplicasAssigned { replicas, partitions }
+        });
+        given.chain(self.plan_moves(&moves)).collect()
+    }
+}
