@@ -1,5 +1,8 @@
 //! Admin requests over a connection: a row for everything asked for, and nothing done where one only asks.
 
+use std::collections::BTreeSet;
+
+use tidemark_proto::id::{BrokerEpoch, BrokerId, Life, PartitionIndex};
 use tidemark_proto::kafka::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
@@ -25,6 +28,10 @@ use tidemark_proto::kafka::messages::{
 use tidemark_proto::kafka::text::Text;
 
 use super::log_house::{House, batch};
+use super::metadata;
+use super::testing::World;
+use crate::cluster::image::Broker;
+use crate::cluster::record::Record;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -244,6 +251,35 @@ async fn any_replication_factor_is_taken_and_as_many_replicas_are_told_as_broker
         assert_eq!(house.look(12, name, false).await, (0, 2, 1), "{name}");
     }
     assert_eq!(house.create(new("none", 1, 0), false).await, 38);
+}
+
+#[test]
+fn replicas_are_as_many_brokers_as_live_of_different_racks_first_and_all_in_sync() {
+    let mut world = World::new();
+    for (node, rack) in [(3_u16, "rack-1"), (4, "rack-3")] {
+        let first = world.image.broker(BrokerId(1)).unwrap().clone();
+        let (epoch, life) = (BrokerEpoch(u64::from(node)), Life(u128::from(node)));
+        let broker =
+            Broker { node: BrokerId(i32::from(node)), epoch, life, rack: Some(rack.into()), ..first };
+        world.image.apply(&Record::BrokerRegistered { broker, lanes: 1 });
+    }
+    let (seen, topic) = (world.view(3, 12), world.image.topic_named("orders").unwrap());
+    for index in 0..4 {
+        let row = metadata::partition(&seen.look(), topic, PartitionIndex(index));
+        let rack = |id: &i32| world.image.broker(BrokerId(*id)).unwrap().rack.clone();
+        let racks: BTreeSet<_> = row.replica_nodes.iter().map(rack).collect();
+        assert_eq!((row.replica_nodes.len(), racks.len()), (3, 3), "{:?} of four", row.replica_nodes);
+        assert_eq!(row.replica_nodes[0], row.leader_id);
+        assert_eq!((row.isr_nodes, row.offline_replicas), (row.replica_nodes, vec![]));
+    }
+}
+
+#[test]
+fn the_controller_that_is_told_is_a_broker_that_lives() {
+    let world = World::new();
+    let seen = world.view(3, 12);
+    let told = seen.look().controller();
+    assert!(seen.look().brokers().any(|(broker, _)| broker.node.0 == told), "{told}");
 }
 
 #[tokio::test(start_paused = true)]

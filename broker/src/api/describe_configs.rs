@@ -145,9 +145,8 @@ fn broker(view: &View<'_>, name: &str) -> Result<Vec<ConfigRow>, Refused> {
         Ok(id) if BrokerId(id) == view.node => {
             let mut rows = broker_rows(&view.settings());
             // An assigned id is as good as a configured one.
-            if let Some(row) = rows.iter_mut().find(|row| row.name == "node.id") {
-                row.value = Some(view.node.to_string());
-            }
+            let ids = rows.iter_mut().filter(|row| matches!(row.name, "node.id" | "broker.id"));
+            ids.for_each(|row| row.value = Some(view.node.to_string()));
             Ok(rows)
         }
         _ => Err((

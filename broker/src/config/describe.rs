@@ -124,25 +124,27 @@ fn rows(
     keys.iter().map(row).collect()
 }
 
-/// All keys of a broker.
+/// All keys of a broker. One with two names is there under both.
 pub fn broker_rows(settings: &Settings) -> Vec<ConfigRow> {
-    let row = |(key, _, _): (&'static Key, Option<&str>, bool)| {
+    let row = |key: &'static Key, name: &'static str| {
         let secret = key.is_secret();
         let default = key.default.map(|value| (ConfigSource::Default, value));
         let places = settings.places(key.name).chain(default);
         let synonyms: Vec<ConfigSynonym> = places
             .map(|(source, value)| {
                 let value = (!secret).then(|| value.to_owned());
-                ConfigSynonym { name: key.name, value, source }
+                ConfigSynonym { name, value, source }
             })
             .collect();
         let (value, source) = synonyms
             .first()
             .map_or((None, ConfigSource::Default), |first| (first.value.clone(), first.source));
-        let (name, kind, doc) = (key.name, key.kind, doc(key));
+        let (kind, doc) = (key.kind, doc(key));
         ConfigRow { name, value, source, read_only: !key.dynamic, secret, kind, synonyms, doc }
     };
-    settings.rows().map(row).collect()
+    let names = keys::broker()
+        .flat_map(|key| std::iter::once(key.name).chain(key.alias).map(move |name| (key, name)));
+    names.map(|(key, name)| row(key, name)).collect()
 }
 
 /// A key's doc with what we make of it.
@@ -188,6 +190,17 @@ mod tests {
         assert_eq!(segment.synonyms[1].name, "log.segment.bytes");
         let policy = find(&rows, "cleanup.policy");
         assert_eq!((policy.value.as_deref(), policy.source), (Some("delete"), ConfigSource::Default));
+    }
+
+    #[test]
+    fn a_key_with_two_names_is_shown_under_both() {
+        let rows = broker_rows(&settings(&["broker.id=7"]));
+        for name in ["node.id", "broker.id"] {
+            let row = find(&rows, name);
+            assert_eq!((row.value.as_deref(), row.source), (Some("7"), ConfigSource::StaticBroker), "{name}");
+            assert_eq!(row.synonyms[0].name, name);
+        }
+        assert_eq!(find(&rows, "log.dir").value, find(&rows, "log.dirs").value);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::fmt;
 pub enum Kind {
     /// `true` or `false`.
     Bool,
+    /// 16 bits.
+    Short,
     /// 32 bits.
     Int,
     /// 64 bits.
@@ -33,6 +35,7 @@ impl Kind {
             Kind::Bool => 1,
             Kind::Text => 2,
             Kind::Int => 3,
+            Kind::Short => 4,
             Kind::Long => 5,
             Kind::Double => 6,
             Kind::List => 7,
@@ -45,6 +48,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Bool => "boolean",
+            Kind::Short => "short",
             Kind::Int => "int",
             Kind::Long => "long",
             Kind::Double => "double",
@@ -231,6 +235,7 @@ impl Key {
                 word @ ("true" | "false") => Ok(word.to_owned()),
                 _ => Err(wrong("is not a boolean; allowed: true, false")),
             },
+            Kind::Short => as_number(" of 16 bits", i64::from(i16::MIN), i64::from(i16::MAX)),
             Kind::Int => as_number(" of 32 bits", i64::from(i32::MIN), i64::from(i32::MAX)),
             Kind::Long => as_number("", i64::MIN, i64::MAX),
             Kind::Double => {

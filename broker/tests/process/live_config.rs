@@ -84,8 +84,29 @@ async fn the_number_of_connections_can_be_lowered_and_raised_while_the_broker_ru
     }
     assert_eq!(set(&client, ALL, "max.connections.per.ip.overrides", Some("127.0.0.1:1")).await, 0);
     eventually("a second connection from this address is refused", refused);
-    assert_eq!(set(&client, ALL, "max.connections.per.ip.overrides", Some("127.0.0.1")).await, 40);
-    assert_eq!(set(&client, ALL, "listeners", Some("PLAINTEXT://:1")).await, 42);
+}
+
+#[tokio::test]
+async fn what_running_brokers_cannot_take_is_an_invalid_request_and_what_has_no_effect_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::dev(dir.path());
+    let client = connect(&broker).await;
+    for name in [ALL, "1"] {
+        for (key, value, code) in [
+            ("max.connections.per.ip.overrides", "127.0.0.1", 42),
+            ("message.max.bytes", "many", 42),
+            ("log.cleanup.policy", "odd", 42),
+            ("listeners", "PLAINTEXT://:1", 42),
+            ("num.partitions", "5", 42),
+            ("no.such", "1", 42),
+            ("num.io.threads", "9", 0),
+            ("remote.log.reader.threads", "9", 0),
+            ("max.connection.creation.rate", "100", 0),
+        ] {
+            assert_eq!(set(&client, name, key, Some(value)).await, code, "{key}={value} on '{name}'");
+        }
+    }
+    assert_eq!(set(&client, "9", "message.max.bytes", Some("1000")).await, 42, "no such broker");
 }
 
 #[tokio::test]
