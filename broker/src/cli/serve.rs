@@ -326,6 +326,7 @@ async fn join(
         skew: times.skew,
         election: times.election_wait,
         ack: times.ack_doubt,
+        balance: times.balance,
         delete_grace: times.delete_grace,
         ..Timings::default()
     };

@@ -3,6 +3,7 @@
 //! Owns the metadata log, the election of its controller by seal (E1-E16), broker registration and sessions,
 //! takeover of dead brokers' lanes, and the peer API. Knows no request, no record batch and no group.
 
+pub mod balance;
 mod check;
 pub mod command;
 pub mod election;

@@ -5,6 +5,7 @@
 //! prefix. It ends for ever at the first object at one of its keys that is not its own; then the pending
 //! records are dropped and the member reads on at the commit.
 
+mod balancer;
 mod course;
 mod followers;
 mod proof;
@@ -36,6 +37,7 @@ use super::roll::Roll;
 use super::shared::{Ask, QUEUE, Shared};
 use super::wire::Entry;
 
+use balancer::Balancer;
 use course::{Course, Then};
 use followers::Followers;
 use proof::Proof;
@@ -111,6 +113,7 @@ pub(super) struct Owner {
     proof: Proof,
     followers: Followers,
     snapshots: Snapshots,
+    balancer: Balancer,
     tasks: Vec<AbortHandle>,
     inner: mpsc::Sender<Inner>,
     dead: Option<Life>,
@@ -206,6 +209,7 @@ impl Owner {
             proof: Proof::new(shared.timings),
             followers: Followers::new(seal),
             snapshots: Snapshots::new(kept),
+            balancer: Balancer::default(),
             tasks: Vec::new(),
             inner,
             dead,
@@ -368,6 +372,7 @@ impl Owner {
         self.tasks.retain(|task| !task.is_finished());
         self.followers.alive();
         self.grant(now);
+        self.balance_if_due(now);
         for silent in self.roll.silent(now) {
             let Some(life) = self.durable.broker(silent.node).map(|b| b.life) else { continue };
             let (node, epoch, then) = (silent.node, silent.epoch, Then::TakeOver);

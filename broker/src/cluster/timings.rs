@@ -21,6 +21,9 @@ pub struct Timings {
     pub submit: Duration,
     /// A commit answered later than this after its first send proves nothing (R23).
     pub ack: Duration,
+    /// Between two looks at whether the brokers lead their shares; the first so long after brokers came or went. `None`:
+    /// never.
+    pub balance: Option<Duration>,
     /// Before collected objects are deleted.
     pub delete_grace: Duration,
     /// A snapshot is due when the log since the last outgrows half of it, at least this (E9).
@@ -40,6 +43,7 @@ impl Default for Timings {
             peer: Duration::from_secs(1),
             submit: Duration::from_secs(30),
             ack: Duration::from_secs(60),
+            balance: None,
             delete_grace: Duration::from_secs(600),
             snapshot_min: 1 << 20,
             request_weight: 32 << 10,

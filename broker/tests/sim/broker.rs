@@ -60,6 +60,7 @@ pub async fn boot(place: Place, plan: Plan, seams: Seams, running: Arc<Mutex<Opt
     let node = BrokerId(i32::try_from(slot).expect("small") + 1);
     let timings = Timings {
         ack: config.timings.ack_doubt,
+        balance: config.timings.balance,
         delete_grace: config.timings.delete_grace,
         snapshot_min: plan.snapshot_min,
         request_weight: plan.request_weight,

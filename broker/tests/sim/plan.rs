@@ -77,6 +77,7 @@ impl Plan {
             "tidemark.bucket=memory:".to_owned(),
             "offsets.topic.num.partitions=2".to_owned(),
             "group.initial.rebalance.delay.ms=0".to_owned(),
+            "tidemark.balance.ms=4000".to_owned(),
         ];
         let numbers = [
             ("tidemark.cut.parcels", self.cut_parcels),

@@ -134,6 +134,12 @@ pub const KEYS: &[Key] = &[
     key("offsets.topic.replication.factor", Int, "3", "Replication factor reported for __consumer_offsets.").at_least(1),
     key("offsets.topic.segment.bytes", Int, "104857600", "Segment size of __consumer_offsets.").at_least(1),
     key("offset.metadata.max.bytes", Int, "4096", "Longest text a client may commit with an offset.").at_least(0),
+    key(
+        "auto.leader.rebalance.enable",
+        Bool,
+        "true",
+        "Whether partitions move by themselves: to their preferred leaders, and to brokers that lead fewer.",
+    ),
     key("group.initial.rebalance.delay.ms", Int, "3000", "How long an empty group waits for more members.").at_least(0),
     key("group.min.session.timeout.ms", Int, "6000", "Shortest session timeout a member may ask for.").at_least(1),
     key("group.max.session.timeout.ms", Int, "1800000", "Longest session timeout a member may ask for.").at_least(1),

@@ -157,7 +157,6 @@ pub const KEYS: &[Key] = &[
     without("inter.broker.listener.name", Text, PEERS),
     ignored("alter.log.dirs.replication.quota.window.num", Int, "11", FOLLOWERS),
     ignored("alter.log.dirs.replication.quota.window.size.seconds", Int, "1", FOLLOWERS),
-    ignored("auto.leader.rebalance.enable", Bool, "true", FOLLOWERS),
     ignored("cordoned.log.dirs", List, "", FOLLOWERS).dynamic(),
     ignored("follower.fetch.last.tiered.offset.enable", Bool, "false", FOLLOWERS).dynamic(),
     ignored("group.streams.max.standby.replicas", Int, "2", FOLLOWERS),

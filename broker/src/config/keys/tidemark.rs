@@ -103,6 +103,13 @@ pub const KEYS: &[Key] = &[
     )
     .at_least(1 << 20),
     key(
+        "tidemark.balance.ms",
+        Long,
+        "10000",
+        "Between two looks at whether brokers lead their shares, and after brokers came or went.",
+    )
+    .at_least(100),
+    key(
         "tidemark.cut.parcels",
         Int,
         "256",

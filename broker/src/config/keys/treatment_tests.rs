@@ -97,7 +97,7 @@ note   log.flush.interval.ms long -
 note   log.flush.scheduler.interval.ms long 9223372036854775807
 note   num.recovery.threads.per.data.dir int 2
 note   unclean.leader.election.enable boolean false
-note   auto.leader.rebalance.enable boolean true
+honour auto.leader.rebalance.enable boolean true
 note   leader.imbalance.check.interval.seconds long 300
 note   num.replica.fetchers int 1
 note   replica.fetch.max.bytes int 1048576
