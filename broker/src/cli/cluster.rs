@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use tidemark_proto::kafka::api::ApiKey;
-use tidemark_proto::kafka::messages::ApiVersionsRequest;
+use tidemark_proto::kafka::messages::{ApiVersionsRequest, ListPartitionReassignmentsRequest};
 
 use super::Failure;
 use super::client::{self, Cluster, Purpose, To, address, by_leader};
@@ -14,7 +14,8 @@ use super::output::{self, Table, show};
 /// The cluster: its brokers and what they can do.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: tidemark cluster           its brokers
-         tidemark cluster versions  the APIs they serve")]
+         tidemark cluster versions  the APIs they serve
+         tidemark cluster moves     partitions on their way to another leader")]
 pub struct ClusterArgs {
     #[command(flatten)]
     to: To,
@@ -27,6 +28,9 @@ enum Verb {
     /// Brokers, racks, the controller (this is what `tidemark cluster` alone does).
     #[command(after_help = "Example: tidemark cluster describe --json")]
     Describe,
+    /// Partitions on their way to another leader.
+    #[command(after_help = "Example: tidemark cluster moves --json")]
+    Moves,
     /// Versions of every API, by broker.
     #[command(after_help = "Example: tidemark cluster versions")]
     Versions,
@@ -42,6 +46,7 @@ impl ClusterArgs {
         let json = to.json;
         client::ask(&to, async |cluster| match verb.unwrap_or(Verb::Describe) {
             Verb::Describe => describe(&cluster, json).await,
+            Verb::Moves => moves(&cluster, json).await,
             Verb::Versions => versions(&cluster, json).await,
             Verb::Features => features(&cluster, json).await,
         })
@@ -117,6 +122,39 @@ fn text(cluster: &Described) -> String {
         cluster.without_leader,
         table.text()
     )
+}
+
+#[derive(Serialize)]
+struct Move {
+    topic: String,
+    partition: i32,
+    to: Vec<i32>,
+    replicas: Vec<i32>,
+}
+
+async fn moves(cluster: &Cluster, json: bool) -> Result<(), Failure> {
+    let request = ListPartitionReassignmentsRequest { topics: None, timeout_ms: 30_000 };
+    let answer = cluster.any().await?.call(i16::MAX, &request).await?;
+    client::refused("moves", answer.error_code, answer.error_message.as_ref())?;
+    let moves: Vec<Move> = answer
+        .topics
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(|p| (topic.name.to_string(), p)))
+        .map(|(topic, p)| Move {
+            topic,
+            partition: p.partition_index,
+            to: p.adding_replicas.clone(),
+            replicas: p.replicas.clone(),
+        })
+        .collect();
+    show(json, &moves, || {
+        let list = |nodes: &[i32]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let mut table = Table::new(&["TOPIC", ">PARTITION", "TO", "REPLICAS"]);
+        for row in &moves {
+            table.row([row.topic.clone(), row.partition.to_string(), list(&row.to), list(&row.replicas)]);
+        }
+        table
+    })
 }
 
 #[derive(Serialize)]

@@ -4,9 +4,9 @@
 //! nothing. Then evenness: brokers lead about as many partitions each, and no more moves than that takes. One plan at a
 //! time: while moves are under way nothing is planned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tidemark_proto::id::{BrokerId, TopicPartition};
+use tidemark_proto::id::{BrokerId, TopicId, TopicPartition};
 
 use super::image::{Image, Partition};
 
@@ -32,7 +32,7 @@ pub fn balance(image: &Image) -> Option<Balance> {
     if led.is_empty() || image.moving().next().is_some() {
         return None;
     }
-    let (mut moves, mut free) = (Vec::new(), BTreeMap::<BrokerId, Vec<TopicPartition>>::new());
+    let (mut moves, mut free) = (Vec::new(), BTreeMap::<BrokerId, Share>::new());
     let (mut preferred, mut drained) = (0, 0);
     for (tp, p) in image.topics().flat_map(|topic| topic.partitions()) {
         let Some(leader) = p.leader else { continue };
@@ -42,7 +42,7 @@ pub fn balance(image: &Image) -> Option<Balance> {
                 moves.push((tp, node));
                 preferred += 1;
             }
-            None if led.contains_key(&leader) => free.entry(leader).or_default().push(tp),
+            None if led.contains_key(&leader) => free.entry(leader).or_default().add(tp),
             None => {
                 let (node, _) = least(&led)?;
                 *led.get_mut(&node)? += 1;
@@ -75,11 +75,12 @@ fn least(led: &BTreeMap<BrokerId, u32>) -> Option<(BrokerId, u32)> {
 /// Takes from who leads most and gives to who leads fewest, until they are even enough.
 fn evened(
     led: &mut BTreeMap<BrokerId, u32>,
-    free: &mut BTreeMap<BrokerId, Vec<TopicPartition>>,
+    free: &mut BTreeMap<BrokerId, Share>,
 ) -> Vec<(TopicPartition, BrokerId)> {
     let mut moves = Vec::new();
     while moves.len() < MOVES {
-        let giver = led.iter().filter(|(node, _)| free.get(node).is_some_and(|list| !list.is_empty()));
+        let giver =
+            led.iter().filter(|(node, _)| free.get(node).is_some_and(|share| !share.sizes.is_empty()));
         let Some((from, most)) = giver.max_by_key(|(_, count)| **count).map(|(node, count)| (*node, *count))
         else {
             break;
@@ -88,7 +89,7 @@ fn evened(
         if most - fewest <= (most / TOLERANCE).max(1) {
             break;
         }
-        let Some(tp) = free.get_mut(&from).and_then(Vec::pop) else { break };
+        let Some(tp) = free.get_mut(&from).and_then(Share::take) else { break };
         led.insert(from, most - 1);
         led.insert(to, fewest + 1);
         moves.push((tp, to));
@@ -96,9 +97,34 @@ fn evened(
     moves
 }
 
+/// What one broker leads and could give away, by topic.
+#[derive(Debug, Default)]
+struct Share {
+    of: BTreeMap<TopicId, Vec<TopicPartition>>,
+    sizes: BTreeSet<(usize, TopicId)>,
+}
+
+impl Share {
+    fn add(&mut self, tp: TopicPartition) {
+        let list = self.of.entry(tp.topic).or_default();
+        self.sizes.remove(&(list.len(), tp.topic));
+        list.push(tp);
+        self.sizes.insert((list.len(), tp.topic));
+    }
+
+    /// One of the topic it holds most of, so that topics are spread too.
+    fn take(&mut self) -> Option<TopicPartition> {
+        let (size, topic) = self.sizes.pop_last()?;
+        if size > 1 {
+            self.sizes.insert((size - 1, topic));
+        }
+        self.of.get_mut(&topic)?.pop()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use tidemark_proto::id::{BrokerEpoch, LaneId, PartitionIndex, Seq, TopicId};
+    use tidemark_proto::id::{BrokerEpoch, LaneId, PartitionIndex, Seq};
     use uuid::Uuid;
 
     use super::super::image::Broker;
@@ -146,6 +172,18 @@ mod tests {
     fn a_broker_that_joined_gets_its_share_and_no_more_is_moved_than_that_takes() {
         assert_eq!(targets(&image(2, &[1, 1, 1, 1])), [(2, 2), (3, 2)]);
         assert_eq!(targets(&image(3, &[1, 1, 2, 2, 1, 2])), [(4, 3), (5, 3)]);
+    }
+
+    #[test]
+    fn the_fullest_topic_gives_first() {
+        let mut share = Share::default();
+        let tp = |topic, partition| TopicPartition {
+            topic: TopicId(Uuid::from_u128(topic)),
+            partition: PartitionIndex(partition),
+        };
+        [tp(9, 0), tp(1, 0), tp(1, 1), tp(1, 2)].into_iter().for_each(|tp| share.add(tp));
+        let taken = std::iter::from_fn(|| share.take()).map(|tp| tp.topic.0.as_u128());
+        assert_eq!(taken.collect::<Vec<_>>(), [1, 1, 9, 1]);
     }
 
     #[test]

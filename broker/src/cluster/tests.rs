@@ -2,6 +2,7 @@
 
 mod churn;
 mod machine;
+mod moves;
 mod random;
 mod scenes;
 mod scripts;

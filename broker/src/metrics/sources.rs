@@ -212,7 +212,10 @@ pub fn cluster(image: &Image, node: BrokerId, is_controller: bool, healthy: bool
     into.set("kafka_server_replicamanager_partitioncount", led);
     into.set("kafka_server_replicamanager_leadercount", led);
     let endangered = if healthy { 0.0 } else { led };
-    into.set("kafka_server_replicamanager_underreplicatedpartitions", endangered);
+    let lacks = |replicas: &[BrokerId]| image.in_sync(replicas).len() < replicas.len();
+    let all = image.topics().flat_map(|topic| &topic.partitions);
+    let lacking = all.filter(|p| p.leader == Some(node) && lacks(&p.assigned)).count() as f64;
+    into.set("kafka_server_replicamanager_underreplicatedpartitions", endangered.max(lacking));
     into.set("kafka_server_replicamanager_underminisrpartitioncount", endangered);
     into.set("kafka_controller_kafkacontroller_activecontrollercount", f64::from(u8::from(is_controller)));
     let (mut topics, mut partitions, mut leaderless) = (0, 0, 0);

@@ -226,6 +226,7 @@ fn the_cluster_its_versions_and_its_features_are_shown() {
     let versions = house.says("cluster versions");
     assert!(words(&versions).iter().any(|line| line[1] == "Produce"), "{versions}");
     assert!(house.says("cluster features").starts_with("FEATURE"));
+    assert_eq!(house.json("cluster moves").as_array().map(Vec::len), Some(0));
 }
 
 #[test]

@@ -50,7 +50,10 @@ impl Image {
             };
             let row = row.map(|(created, record)| {
                 batch.created.push(&topic.name);
-                records.extend(record);
+                if record.is_some() {
+                    records.extend(record);
+                    records.extend(assigned(topic));
+                }
                 created
             });
             rows.push((topic.name.clone(), row));
@@ -112,7 +115,7 @@ impl Image {
         Ok((created, Some(Record::TopicCreated { id, name, replication, configs, placed })))
     }
 
-    /// Explicit replicas: the first of each is the leader; more are a wish that nothing here needs.
+    /// Explicit replicas: the first of each that lives is the leader.
     fn place_as_told(
         &self,
         rules: &Rules,
@@ -200,6 +203,19 @@ impl Image {
         }
         Outcome { records, reply: Reply::Deleted(rows) }
     }
+}
+
+/// The replicas that a topic was created with, where somebody named them.
+fn assigned(topic: &NewTopic) -> Vec<Record> {
+    let mut groups: BTreeMap<&Vec<BrokerId>, Vec<PartitionIndex>> = BTreeMap::new();
+    for (index, replicas) in &topic.assignments {
+        groups.entry(replicas).or_default().push(*index);
+    }
+    let record = |(replicas, indexes): (&Vec<BrokerId>, Vec<PartitionIndex>)| Record::ReplicasAssigned {
+        replicas: replicas.clone(),
+        partitions: vec![(topic.id, indexes)],
+    };
+    groups.into_iter().map(record).collect()
 }
 
 fn limit(rules: &Rules, partitions: usize) -> Result<(), Refusal> {

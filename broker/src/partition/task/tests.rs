@@ -24,7 +24,7 @@ use super::super::base::Base;
 use super::super::index::Index;
 use super::super::opening::Opened;
 use super::super::{Ask, Partitions, Write, WriteResults};
-use super::{Committed, Ended, Lead, Options, Order, Prove, Task};
+use super::{Committed, CutAsk, Ended, Lead, Options, Order, Prove, Settled, Task};
 
 const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(0xC1));
 const LANE: LaneId = LaneId { epoch: BrokerEpoch(3), lane: 0, life: Life(0x11FE) };
@@ -262,4 +262,68 @@ async fn r5_an_answer_out_of_order_waits_for_the_parcel_before_it() {
     assert_eq!(looks[0].as_ref().expect("it is open").bytes, 0, "nothing is visible");
     assert_eq!((told(first).await, told(second).await), (Ok(Offset(0)), Ok(Offset(1))));
     world.seams.tasks.kill();
+}
+
+impl World {
+    async fn release(&self) -> oneshot::Receiver<Settled> {
+        let (settled, answer) = oneshot::channel();
+        self.order(Order::Release { partitions: vec![TP], settled }).await;
+        sleep(Duration::from_millis(1)).await;
+        answer
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_names_its_bound_when_all_that_was_appended_is_durable() {
+    let world = World::new().await;
+    let first = world.write(0, 2 * SECOND).await;
+    let mut settled = world.release().await;
+    let mut held = world.write(1, Duration::ZERO).await;
+    assert!(settled.try_recv().is_err() && waits(&mut held), "R17: a batch is in flight");
+    assert_eq!(world.hw().await, Offset(0), "it is still read here");
+    assert_eq!(told(first).await, Ok(Offset(0)));
+    let settled = timeout(SECOND, settled).await.expect("drained").expect("answered");
+    assert_eq!(settled, Settled { bound: Seq(1), partitions: vec![TP] });
+    let bounds = world.doors.bounds(vec![(TP, None)]).await.expect("the doors are open");
+    assert_eq!(bounds[0], Err(ErrorCode::NotLeaderOrFollower), "R24: another may lead it from now on");
+    assert!(waits(&mut held));
+    world.order(Order::Resign(vec![TP])).await;
+    assert_eq!(told(held).await, Err(ErrorCode::NotLeaderOrFollower));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_stays_goes_on_with_what_was_held() {
+    let world = World::new().await;
+    world.release().await.await.expect("nothing is in flight");
+    let held = world.write(0, Duration::ZERO).await;
+    world.order(Order::Keep(vec![TP])).await;
+    assert_eq!(told(held).await, Ok(Offset(0)));
+    assert_eq!(world.hw().await, Offset(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_held_for_longer_than_the_move_is_worth() {
+    let world = World::new().await;
+    world.release().await.await.expect("nothing is in flight");
+    let held = world.write(0, Duration::ZERO).await;
+    world.order(Order::Stall(vec![TP])).await;
+    assert_eq!(told(held).await, Err(ErrorCode::NotLeaderOrFollower));
+    let late = world.write(0, Duration::ZERO).await;
+    assert_eq!(told(late).await, Err(ErrorCode::NotLeaderOrFollower), "the release may be in force");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_still_knows_a_partition_that_has_left() {
+    let world = World::new().await;
+    told(world.write(0, Duration::ZERO).await).await.expect("written");
+    world.release().await.await.expect("nothing is in flight");
+    world.order(Order::Resign(vec![TP])).await;
+    let bases = async |from| {
+        let (reply, input) = oneshot::channel();
+        world.order(Order::CutInput { ask: CutAsk { from, bytes: 1, whole: false }, reply }).await;
+        input.await.expect("the task runs").bases
+    };
+    assert_eq!(bases(Seq(0)).await, [(TP, LeaderEpoch(1), Base::default())], "as of the low mark");
+    world.order(Order::Cut { upto: Seq(1), bases: Vec::new() }).await;
+    assert_eq!(bases(Seq(1)).await, [], "its last batch is in a run");
 }

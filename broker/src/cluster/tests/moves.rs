@@ -1,0 +1,170 @@
+//! Moves of single partitions, decided record by record (R17).
+
+use tidemark_proto::id::{
+    BrokerEpoch, BrokerId, LeaderEpoch, Life, Millis, PartitionIndex, Seq, TopicId, TopicPartition,
+};
+use uuid::Uuid;
+
+use super::super::command::{Command, NewTopic, Reply, Sealed};
+use super::super::image::{Image, Partition};
+use super::super::state::Rules;
+
+const TP: TopicPartition =
+    TopicPartition { topic: TopicId(Uuid::from_u128(7)), partition: PartitionIndex(0) };
+
+fn told(image: &mut Image, command: Command) -> Reply {
+    let outcome = image.decide(&Rules::default(), Millis(0), &command).expect("decided");
+    outcome.records.iter().for_each(|record| image.apply(record));
+    image.check();
+    outcome.reply
+}
+
+fn join(image: &mut Image, node: i32) -> BrokerEpoch {
+    let life = Life(image.version().into());
+    let (endpoints, rack, peer, sealed) = (vec![], None, String::new(), vec![]);
+    let node = Some(BrokerId(node));
+    match told(image, Command::RegisterBroker { node, life, endpoints, rack, peer, sealed }) {
+        Reply::Registered { epoch, .. } => epoch,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A topic with one partition, led by broker 1; brokers 2 and 3 lead nothing.
+fn cluster() -> (Image, [BrokerEpoch; 3]) {
+    let mut image = Image::default();
+    let first = join(&mut image, 1);
+    let topic =
+        NewTopic { name: "t".into(), id: TP.topic, partitions: 1, replication: 1, ..NewTopic::default() };
+    told(&mut image, Command::CreateTopics { topics: vec![topic], validate_only: false });
+    let rest = [join(&mut image, 2), join(&mut image, 3)];
+    (image, [first, rest[0], rest[1]])
+}
+
+fn row(image: &Image) -> &Partition {
+    image.partition(TP).expect("there")
+}
+
+fn plan(image: &mut Image, node: i32) -> u64 {
+    told(image, Command::PlanMoves { moves: vec![(TP, BrokerId(node))] });
+    row(image).successor.map_or(0, |s| s.planned)
+}
+
+fn release(image: &mut Image, by: BrokerEpoch, bound: u64, plan: u64) -> bool {
+    let partitions = vec![(TP, row(image).leader_epoch, plan)];
+    match told(image, Command::Release { by, bound: Seq(bound), partitions }) {
+        Reply::Released(rows) => rows[0],
+        other => panic!("{other:?}"),
+    }
+}
+
+fn take_over(image: &mut Image, node: i32, epoch: BrokerEpoch, at: u64) {
+    let sealed = image.open_lanes(BrokerId(node)).map(|(lane, _)| Sealed { lane, at: Seq(at) }).collect();
+    told(image, Command::TakeOver { node: BrokerId(node), epoch, sealed });
+}
+
+#[test]
+fn a_planned_partition_moves_at_the_bound_that_its_leader_names() {
+    let (mut image, [one, two, _]) = cluster();
+    let planned = plan(&mut image, 2);
+    let partitions = vec![(TP, LeaderEpoch(0))];
+    told(&mut image, Command::ReadyToLead { by: two, partitions });
+    assert!(row(&image).successor.is_some_and(|s| s.ready));
+    assert_eq!(row(&image).leader, Some(BrokerId(1)), "until it lets go");
+    assert!(release(&mut image, one, 5, planned));
+    let partition = row(&image);
+    assert_eq!((partition.leader, partition.leader_epoch), (Some(BrokerId(2)), LeaderEpoch(1)));
+    assert_eq!(partition.chain.iter().map(|e| e.to).collect::<Vec<_>>(), [Some(Seq(5)), None]);
+    assert_eq!((partition.successor, image.led(BrokerId(1))), (None, 0));
+}
+
+#[test]
+fn a_release_that_comes_late_does_not_move_by_a_newer_plan() {
+    let (mut image, [one, ..]) = cluster();
+    let first = plan(&mut image, 2);
+    plan(&mut image, 1); // called off: the leader goes on, beyond the bound it had named
+    assert!(!release(&mut image, one, 5, first));
+    let second = plan(&mut image, 2);
+    assert!(!release(&mut image, one, 5, first), "a copy of the first one, late in the network");
+    assert_eq!(row(&image).leader, Some(BrokerId(1)));
+    assert!(release(&mut image, one, 9, second));
+    assert!(release(&mut image, one, 9, second), "sent again: it is another's");
+}
+
+#[test]
+fn a_successor_that_dies_leaves_the_partition_where_it_is() {
+    let (mut image, [one, two, _]) = cluster();
+    let planned = plan(&mut image, 2);
+    take_over(&mut image, 2, two, 0);
+    assert_eq!(row(&image).successor, None);
+    assert!(!release(&mut image, one, 5, planned));
+    join(&mut image, 2);
+    assert_eq!(row(&image).successor, None, "nor does it come back with it");
+}
+
+#[test]
+fn a_leader_that_dies_leaves_it_to_the_successor_that_was_planned() {
+    let (mut image, [one, ..]) = cluster();
+    plan(&mut image, 3);
+    take_over(&mut image, 1, one, 4);
+    assert_eq!((row(&image).leader, row(&image).successor), (Some(BrokerId(3)), None));
+}
+
+#[test]
+fn a_partition_that_nobody_leads_goes_at_once() {
+    let (mut image, [one, two, three]) = cluster();
+    take_over(&mut image, 2, two, 0);
+    take_over(&mut image, 3, three, 0);
+    take_over(&mut image, 1, one, 4);
+    assert_eq!(row(&image).leader, None);
+    join(&mut image, 2);
+    assert_eq!(row(&image).leader, Some(BrokerId(2)), "who comes takes it");
+    let (mut image, [one, ..]) = cluster();
+    let moves = vec![(TP, BrokerId(9))];
+    told(&mut image, Command::PlanMoves { moves });
+    assert_eq!(row(&image).successor, None, "there is no such broker");
+    assert!(!release(&mut image, one, 0, 0));
+}
+
+#[test]
+fn a_broker_that_drains_gives_everything_and_gets_nothing() {
+    let (mut image, [one, ..]) = cluster();
+    told(&mut image, Command::Drain { by: one });
+    let successor = row(&image).successor.expect("planned");
+    assert_ne!(successor.node, BrokerId(1));
+    let topic = |n: u128| NewTopic {
+        name: format!("t{n}"),
+        id: TopicId(Uuid::from_u128(n)),
+        partitions: 4,
+        replication: 1,
+        ..NewTopic::default()
+    };
+    told(&mut image, Command::CreateTopics { topics: vec![topic(8)], validate_only: false });
+    assert_eq!(image.led(BrokerId(1)), 1);
+    assert!(release(&mut image, one, 3, successor.planned));
+    assert_eq!(image.led(BrokerId(1)), 0);
+    join_again(&mut image);
+}
+
+/// The next life of broker 1 is a broker like any other.
+fn join_again(image: &mut Image) {
+    let epoch = image.broker(BrokerId(1)).expect("there").epoch;
+    take_over(image, 1, epoch, 3);
+    join(image, 1);
+    assert!(!image.broker(BrokerId(1)).expect("there").draining);
+}
+
+#[test]
+fn assigned_replicas_are_told_and_the_first_that_lives_leads() {
+    let (mut image, [one, two, _]) = cluster();
+    let assigned = vec![(TP, vec![BrokerId(2), BrokerId(3)])];
+    told(&mut image, Command::AssignReplicas { assigned });
+    let planned = row(&image).successor.expect("a move");
+    assert_eq!(planned.node, BrokerId(2));
+    assert!(release(&mut image, one, 3, planned.planned));
+    let topic = image.topic(TP.topic).expect("there").clone();
+    assert_eq!(image.replicas(&topic, TP.partition), [BrokerId(2), BrokerId(3)]);
+    take_over(&mut image, 2, two, 0);
+    assert_eq!(row(&image).leader, Some(BrokerId(3)), "the other replica, though broker 1 leads nothing");
+    let replicas = image.replicas(&topic, TP.partition);
+    assert_eq!(image.in_sync(&replicas), [BrokerId(3)]);
+}
