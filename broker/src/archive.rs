@@ -192,6 +192,16 @@ impl Archive {
         Ok(None)
     }
 
+    /// Bytes that runs hold of the partition from `log_start` on, whole shares of objects. The first time this reads as
+    /// many directories of runs as may hold the partition.
+    ///
+    /// # Errors
+    /// Where a run cannot be read.
+    pub async fn size(&self, image: &Image, tp: TopicPartition, log_start: Offset) -> Result<u64, Error> {
+        let shares = self.shares(image, tp).await?;
+        Ok(shares.iter().filter(|share| share.last >= log_start).map(|share| share.bytes).sum())
+    }
+
     /// The partition's shares in all runs, by offset. Only runs named since the last look are looked into.
     async fn shares(&self, image: &Image, tp: TopicPartition) -> Result<Arc<Vec<Share>>, Error> {
         let created = image.topic(tp.topic).map_or(0, |topic| topic.created);
@@ -249,6 +259,7 @@ async fn shares_in(runs: Arc<Reader>, run: Arc<RunRow>, tp: TopicPartition) -> R
         base: entry.base_offset,
         last: entry.last_offset,
         max_timestamp: entry.max_timestamp,
+        bytes: entry.length,
     };
     Ok(runs.find(&run.key, tp).await?.into_iter().map(share).collect())
 }

@@ -1,12 +1,13 @@
 //! DescribeLogDirs (key 35, v0-5): what each partition takes, in the one directory a broker has: the bucket.
 //!
-//! Only the owner of a partition reports it, so that sums over brokers are right. Total and usable bytes are unknown
-//! (-1): a bucket has no end.
+//! Only the owner of a partition reports it, so that sums over brokers are right: its bytes in parcels and in runs.
+//! Total and usable bytes are unknown (-1): a bucket has no end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tidemark_proto::id::{PartitionIndex, TopicId};
+use futures::{StreamExt, TryStreamExt};
+use tidemark_proto::id::{PartitionIndex, TopicId, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use tidemark_proto::kafka::messages::describe_log_dirs_response::{
@@ -14,11 +15,15 @@ use tidemark_proto::kafka::messages::describe_log_dirs_response::{
 };
 use tidemark_proto::kafka::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use tidemark_proto::kafka::text::Text;
+use tidemark_tiering::error::Error;
 
 use super::{Ctx, Operation, Resource};
 use crate::cluster::Image;
 use crate::node::Node;
 use crate::partition::{Query, Row};
+
+/// Partitions whose runs are looked up at a time.
+const AT_A_TIME: usize = 8;
 
 /// Answers.
 pub async fn handle(
@@ -32,14 +37,20 @@ pub async fn handle(
     }
     // While no lane is owned no partition is either.
     let rows = node.partitions.ask(|reply| Query::Survey { reply }).await.unwrap_or_default();
-    let topics = topics(&node.cluster.image(), &rows, &request);
+    let image = node.cluster.image();
     let log_dir = Text::from(node.config.bucket.url.as_str());
-    let result =
-        DescribeLogDirsResult { log_dir, topics, total_bytes: -1, usable_bytes: -1, ..Default::default() };
+    let unknown = DescribeLogDirsResult { log_dir, total_bytes: -1, usable_bytes: -1, ..Default::default() };
+    let result = match sizes(&node, &image, wanted(&image, rows, &request)).await {
+        Ok(sizes) => DescribeLogDirsResult { topics: topics(&image, &sizes), ..unknown },
+        Err(error) => {
+            tracing::warn!(%error, "sizes are not known");
+            DescribeLogDirsResult { error_code: ErrorCode::KafkaStorageError.code(), ..unknown }
+        }
+    };
     DescribeLogDirsResponse { results: vec![result], ..Default::default() }
 }
 
-fn topics(image: &Image, rows: &[Row], request: &DescribeLogDirsRequest) -> Vec<DescribeLogDirsTopic> {
+fn wanted(image: &Image, rows: Vec<Row>, request: &DescribeLogDirsRequest) -> Vec<Row> {
     let asked = request.topics.as_ref().map(|topics| {
         let each = |topic: &'_ DescribableLogDirTopic| {
             let name = topic.topic.clone();
@@ -50,15 +61,26 @@ fn topics(image: &Image, rows: &[Row], request: &DescribeLogDirsRequest) -> Vec<
     let wanted = |name: &str, index: PartitionIndex| {
         asked.as_ref().is_none_or(|asked| asked.contains(&(Text::from(name), index.0)))
     };
+    let named = |row: &Row| image.topic(row.tp.topic).is_some_and(|t| wanted(&t.name, row.tp.partition));
+    rows.into_iter().filter(named).collect()
+}
+
+/// What the partitions take, in the order of `rows`.
+async fn sizes(node: &Node, image: &Image, rows: Vec<Row>) -> Result<Vec<(TopicPartition, u64)>, Error> {
+    let size = |row: Row| async move {
+        let in_runs = node.archive.size(image, row.tp, row.bounds.log_start).await?;
+        Ok((row.tp, row.stored_bytes.saturating_add(in_runs)))
+    };
+    futures::stream::iter(rows.into_iter().map(size)).buffered(AT_A_TIME).try_collect().await
+}
+
+fn topics(image: &Image, sizes: &[(TopicPartition, u64)]) -> Vec<DescribeLogDirsTopic> {
     let mut topics: BTreeMap<TopicId, DescribeLogDirsTopic> = BTreeMap::new();
-    for row in rows {
-        let Some(topic) = image.topic(row.tp.topic) else { continue };
-        if !wanted(&topic.name, row.tp.partition) {
-            continue;
-        }
+    for (tp, size) in sizes {
+        let Some(topic) = image.topic(tp.topic) else { continue };
         let partition = DescribeLogDirsPartition {
-            partition_index: row.tp.partition.0,
-            partition_size: i64::try_from(row.stored_bytes).unwrap_or(i64::MAX),
+            partition_index: tp.partition.0,
+            partition_size: i64::try_from(*size).unwrap_or(i64::MAX),
             ..Default::default()
         };
         let found = topics

@@ -23,6 +23,8 @@ pub struct Share {
     pub last: Offset,
     /// Greatest timestamp.
     pub max_timestamp: Millis,
+    /// Bytes of its batches.
+    pub bytes: u64,
 }
 
 /// See the module.

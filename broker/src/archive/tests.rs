@@ -194,6 +194,25 @@ async fn a_late_cut_of_an_older_lane_does_not_take_a_partition_back() {
 }
 
 #[tokio::test]
+async fn what_runs_hold_of_a_partition_is_counted_once_each_and_less_what_is_deleted() {
+    let mut history = History::new(2);
+    let (first, second) = (tp(1, 0), tp(2, 0));
+    for _ in 0..3 {
+        history.cut(&[first, second], false).await;
+    }
+    let archive = history.archive();
+    let size = async |history: &History, tp, from| {
+        archive.size(&history.image, tp, Offset(from)).await.expect("readable")
+    };
+    let all = size(&history, first, 0).await;
+    assert!(all > 0 && all % 3 == 0, "three batches alike, not {all} bytes");
+    assert_eq!((size(&history, first, 1).await, size(&history, first, 3).await), (all / 3 * 2, 0));
+    history.cut(&[first], false).await;
+    assert_eq!((size(&history, first, 0).await, size(&history, second, 0).await), (all / 3 * 4, all));
+    assert_eq!(size(&history, tp(9, 0), 0).await, 0, "not there");
+}
+
+#[tokio::test]
 async fn where_offsets_lie_is_looked_up_once() {
     let mut history = History::new(1);
     let tp = tp(1, 0);
