@@ -17,6 +17,7 @@ import (
 type client struct {
 	bootstrap string
 	raw       *kafka.Client
+	kept      *kafka.Transport
 	writers   map[string]*kafka.Writer
 	lock      sync.Mutex
 	acked     [][]any
@@ -24,7 +25,8 @@ type client struct {
 
 func main() {
 	c := &client{bootstrap: os.Args[1], writers: map[string]*kafka.Writer{}}
-	c.raw = &kafka.Client{Addr: kafka.TCP(c.bootstrap), Timeout: lines.Patience}
+	c.kept = &kafka.Transport{}
+	c.raw = &kafka.Client{Addr: kafka.TCP(c.bootstrap), Timeout: lines.Patience, Transport: c.kept}
 	lines.Serve(lines.Client{
 		Hello: lines.Map{
 			"version": "v0.4.51", "idempotent": false, "static": false,
@@ -456,6 +458,8 @@ func (c *client) group(r *lines.Request) (lines.Map, error) {
 func (c *client) deleteGroup(r *lines.Request) (lines.Map, error) {
 	ctx, cancel := patience()
 	defer cancel()
+	// The broker was restarted: kafka-go learns that a connection it kept is closed only by using it, and then gives up.
+	c.kept.CloseIdleConnections()
 	done, err := c.raw.DeleteGroups(ctx, &kafka.DeleteGroupsRequest{GroupIDs: []string{r.Group}})
 	if err == nil {
 		err = done.Errors[r.Group]
