@@ -7,7 +7,8 @@ use tidemark_proto::kafka::messages::offset_for_leader_epoch_request::{
 };
 use tidemark_proto::kafka::messages::offset_for_leader_epoch_response::EpochEndOffset;
 use tidemark_proto::kafka::messages::{
-    DescribeProducersRequest, FetchRequest, FetchResponse, ListOffsetsRequest, OffsetForLeaderEpochRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, FetchRequest, FetchResponse, ListOffsetsRequest,
+    OffsetForLeaderEpochRequest,
 };
 use tokio::time::{Duration, Instant, sleep};
 
@@ -191,8 +192,60 @@ async fn a_fetch_waits_for_its_least_bytes_and_no_longer_than_it_says_and_not_at
     assert!(batches == [2] && took < Duration::from_secs(3), "{batches:?} after {took:?}");
     let (_, took) = ask(&["empty"], 0).await;
     assert!(took < Duration::from_secs(1), "nothing is enough for who asks for no byte, not after {took:?}");
-    let (_, took) = ask(&["t", "nope"], 1_000).await;
+    let (_, took) = ask(&[], 1).await;
+    assert!(took < Duration::from_secs(1), "there is nothing to wait for, not for {took:?}");
+    let (_, took) = ask(&["nope"], 1).await;
+    assert!(took < Duration::from_secs(1), "nor where nothing is there, not for {took:?}");
+    let (_, took) = ask(&["empty", "nope"], 1).await;
+    assert!(took >= Duration::from_secs(5), "who asks for what is not there is paced by what is: {took:?}");
+    house.delete(2, "t", 0, 1).await;
+    let (batches, took) = ask(&["empty", "t"], 1_000).await;
+    assert_eq!(batches, [0, 0]);
     assert!(took < Duration::from_secs(1), "an error is told at once, not after {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_knows_another_history_is_told_at_once_where_it_leaves_this_one() {
+    let mut house = House::open().await;
+    house.topic("t", &[]).await;
+    house.produce(9, "t", &batch(&[1, 2])).await;
+    let now = house.list("t", 0, -1, 0).await.leader_epoch;
+    let house = &house;
+    let ask = |offset: i64, last_fetched_epoch: i32| async move {
+        let mut request = fetch_of(&["t"], 1 << 20, 1_000, 5_000);
+        let asked = &mut request.topics[0].partitions[0];
+        (asked.fetch_offset, asked.last_fetched_epoch) = (offset, last_fetched_epoch);
+        let begun = Instant::now();
+        let answer = house.client.call(12, &request).await.unwrap();
+        let row = answer.responses[0].partitions[0].clone();
+        let diverging = (row.diverging_epoch.epoch, row.diverging_epoch.end_offset);
+        (row.error_code, diverging, spans(&row).len(), begun.elapsed() < Duration::from_secs(1))
+    };
+    assert_eq!(ask(0, now).await, (0, (-1, -1), 1, false), "the same history");
+    assert_eq!(ask(5, now).await, (0, (now, 2), 0, true), "a longer one");
+    assert_eq!(ask(0, now + 1).await, (1, (-1, -1), 0, true), "one to come");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_size_of_a_partition_does_not_fall_when_its_parcels_become_a_run() {
+    let mut house = House::with(&["tidemark.cut.parcels=1"]).await;
+    house.topic("t", &[]).await;
+    let size = async |house: &House| {
+        let all = DescribeLogDirsRequest { topics: None, ..Default::default() };
+        let answer = house.client.call(4, &all).await.unwrap();
+        let topics = &answer.results[0].topics;
+        topics.iter().find(|topic| &*topic.name == "t").unwrap().partitions[0].partition_size
+    };
+    for at in 1..4 {
+        house.produce(9, "t", &batch(&[at])).await;
+    }
+    let bytes = 3 * batch(&[1]).bytes().len() as i64;
+    assert_eq!(size(&house).await, bytes);
+    sleep(Duration::from_secs(30)).await;
+    assert!(house.running.node.cluster.image().runs().count() > 0);
+    assert_eq!(size(&house).await, bytes);
+    house = house.restart().await;
+    assert_eq!(size(&house).await, bytes);
 }
 
 #[tokio::test(start_paused = true)]

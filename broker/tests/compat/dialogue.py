@@ -12,7 +12,7 @@ TWO = [(b"a", b"1"), (b"b", b"2")]
 
 def speak(peer):
     """The whole dialogue, in an order in which later requests may build on earlier ones."""
-    for part in (versions, topics, partitions, configs, produce, fetch, anew, offsets, groups, admin, raw):
+    for part in (versions, topics, partitions, configs, produce, fetch, anew, holds, offsets, groups, admin, raw):
         part(peer)
 
 
@@ -265,6 +265,54 @@ def anew(peer):
     peer.ids["phoenix, the first"] = before
     peer.ask("Fetch", 13, {**body, "sessionId": number, "sessionEpoch": 1, "topics": []}, note="in the session, of a topic made anew")
     peer.ask("Fetch", 13, {**body, "sessionId": 0, "sessionEpoch": -1, "topics": rows}, note="of a topic made anew")
+
+
+def hold(peer, note, *rows, version=12, wait=1500, session=(0, -1), forget=(), **more):
+    """A fetch of rows (topic, partition, offset, more fields), and whether it was held as long as it may be."""
+    def whom(topic):
+        return {"topicId": peer.ids.get(topic, ABSENT_ID)} if version >= 13 else {"topic": topic}
+
+    topics = [{**whom(topic), "partitions": [{"partition": partition, "fetchOffset": offset, "partitionMaxBytes": 1 << 20, **fields}]}
+              for topic, partition, offset, fields in rows]
+    body = {"maxWaitMs": wait, "minBytes": 1, "maxBytes": 1 << 20, "sessionId": session[0], "sessionEpoch": session[1],
+            "topics": topics, "forgottenTopicsData": [{**whom(topic), "partitions": [partition]} for topic, partition in forget], **more}
+    began = time.monotonic()
+    answer = peer.ask("Fetch", version, body, note=note)
+    took = time.monotonic() - began
+    peer.book(f"Fetch v{version}: {note}, held", "to the end" if took > wait / 2e3 else "not at all")
+    return answer.get("sessionId", 0) if isinstance(answer, dict) else 0
+
+
+def holds(peer):
+    """What a fetch waits for, and what it does not wait for."""
+    quiet = ("usual", 0, 0, {})
+    for version in (4, 12, 13):
+        hold(peer, "of nothing new", quiet, version=version)
+        hold(peer, "of no partition", version=version)
+        hold(peer, "of an unknown topic", ("nope", 0, 0, {}), version=version)
+        hold(peer, "of an unknown topic and nothing new", ("nope", 0, 0, {}), quiet, version=version)
+        hold(peer, "of an unknown partition and nothing new", ("log", 9, 0, {}), quiet, version=version)
+        hold(peer, "beyond the end and nothing new", ("log", 0, 10_000, {}), quiet, version=version)
+    hold(peer, "of an epoch to come and nothing new", ("log", 0, 0, {"currentLeaderEpoch": 77}), quiet)
+    hold(peer, "after an epoch that diverges", ("log", 0, 0, {"lastFetchedEpoch": 77}), quiet)
+    hold(peer, "after the right epoch", ("usual", 0, 0, {"lastFetchedEpoch": 0}))
+    hold(peer, "of nothing new, no byte asked for", quiet, minBytes=0)
+    hold(peer, "of nothing new, no byte wanted", quiet, maxBytes=0)
+    hold(peer, "of nothing new, a byte asked for less", quiet, minBytes=-1)
+    hold(peer, "of no time to wait", quiet, maxWaitMs=0)
+    hold(peer, "of less than no time to wait", quiet, maxWaitMs=-1)
+    hold(peer, "of more than there is", ("log", 0, 22, {}), quiet, minBytes=1 << 19)
+    hold(peer, "of no byte of a partition", ("log", 0, 0, {"partitionMaxBytes": 0}), minBytes=2)
+    hold(peer, "of the same twice", quiet, quiet)
+    hold(peer, "by a replica", quiet, replicaId=5)
+    number = hold(peer, "a new session of nothing new", quiet, session=(0, 0))
+    hold(peer, "nothing new in the session", session=(number, 1))
+    hold(peer, "an unknown topic in the session", ("nope", 0, 0, {}), session=(number, 2))
+    hold(peer, "all forgotten in the session", session=(number, 3), forget=[("nope", 0), ("usual", 0)])
+    hold(peer, "nothing left in the session", session=(number, 4))
+    hold(peer, "a wrong session epoch, held", session=(number, 9))
+    number = hold(peer, "a new session of nothing", session=(0, 0))
+    hold(peer, "a session of an unknown topic", ("nope", 0, 0, {}), session=(0, 0))
 
 
 def offsets(peer):

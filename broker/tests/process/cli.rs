@@ -215,6 +215,34 @@ fn configs_say_where_they_come_from_and_can_be_set_and_unset() {
 }
 
 #[test]
+fn configs_of_a_group_are_there_before_the_group_is() {
+    let house = House::new();
+    assert_eq!(house.json("configs get group g"), serde_json::json!([]));
+    let all = house.json("configs get group g --all");
+    let value = |name: &str| {
+        let row = all.as_array().unwrap().iter().find(|row| row["key"] == name).unwrap();
+        (row["value"].as_str().unwrap().to_owned(), row["source"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(value("consumer.session.timeout.ms"), ("45000".into(), "default".into()), "{all}");
+    house.says("configs set group g consumer.session.timeout.ms=50000");
+    let set = house.json("configs get group g");
+    assert_eq!(
+        (set[0]["key"].as_str(), set[0]["value"].as_str()),
+        (Some("consumer.session.timeout.ms"), Some("50000"))
+    );
+    assert_eq!((set.as_array().unwrap().len(), set[0]["source"].as_str()), (1, Some("group")), "{set}");
+    assert_eq!(house.json("configs get group h"), serde_json::json!([]), "another group's are its own");
+    house.fails("configs set group g consumer.session.timeout.ms=1", 1, &["group g", "INVALID_CONFIG"]);
+    house.fails(
+        "configs set group g retention.ms=1",
+        1,
+        &["group g", "Unknown group config name: retention.ms"],
+    );
+    house.says("configs unset group g consumer.session.timeout.ms");
+    assert_eq!(house.json("configs get group g"), serde_json::json!([]));
+}
+
+#[test]
 fn the_cluster_its_versions_and_its_features_are_shown() {
     let house = House::new();
     let cluster = house.json("cluster");

@@ -19,6 +19,7 @@ use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::record::build::Builder;
 
 mod cli;
+mod copied;
 mod crowd;
 mod gateway;
 mod live_config;

@@ -1,9 +1,10 @@
 //! Fetch (key 1, v4-18): whole batches from the one that holds the offset, never above the high watermark.
 //!
-//! Plans with the partitions' owner, waits (min_bytes, max_wait; any error answers at once), then reads: memory,
-//! parcels, runs. The first non-empty partition gives at least one batch (KIP-74); sessions are KIP-227's; topic ids
-//! from v13. A refused leader comes with the current one (KIP-951, v16). Serves only while this broker's session
-//! with the controller is fresh (R24). Fields for replicas are not answered: no replica ever fetches.
+//! Plans with the partitions' owner, waits (min_bytes, max_wait; an error of a partition that is there answers at
+//! once, one that is not there has no part in it), then reads: memory, parcels, runs. The first non-empty partition
+//! gives at least one batch (KIP-74); sessions are KIP-227's; topic ids from v13. A refused leader comes with the
+//! current one (KIP-951, v16). Serves only while this broker's session with the controller is fresh (R24). Of what
+//! replicas send, only the last epoch is looked at: none ever fetches.
 
 pub mod budget;
 pub mod session;
@@ -17,7 +18,7 @@ use futures::StreamExt;
 use tidemark_proto::id::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::messages::fetch_response::{
-    AbortedTransaction, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use tidemark_proto::kafka::messages::{FetchRequest, FetchResponse};
 use tidemark_proto::kafka::pieces::Pieces;
@@ -32,7 +33,7 @@ use crate::node::Node;
 use crate::partition::fetching::Asker;
 use crate::partition::producer::Aborted;
 use crate::partition::waiters::Waiter;
-use crate::partition::{Ask, Look};
+use crate::partition::{Ask, Look, Query};
 use crate::quota::Kind;
 
 /// Longest a fetch is held, whatever it asks for.
@@ -45,6 +46,7 @@ const READS: usize = 16;
 struct Given {
     said: Said,
     lso: Offset,
+    diverging: Option<(LeaderEpoch, Offset)>,
     /// `None` for who reads what is not committed too.
     aborted: Option<Vec<Aborted>>,
     pieces: Pieces,
@@ -56,6 +58,8 @@ struct Row {
     want: Want,
     name: Text,
     found: Result<TopicPartition, ErrorCode>,
+    /// For who says what it has: where that leaves this log, or that it never was this log.
+    stray: Option<Result<(LeaderEpoch, Offset), ErrorCode>>,
     outcome: Result<Given, ErrorCode>,
 }
 
@@ -98,6 +102,7 @@ fn named(request: &FetchRequest, version: i16) -> Vec<(Key, Want)> {
             let want = Want {
                 offset: p.fetch_offset,
                 leader_epoch: p.current_leader_epoch,
+                last_epoch: p.last_fetched_epoch,
                 bytes_max: p.partition_max_bytes,
             };
             named.push((Key { topic: of.clone(), partition: p.partition }, want));
@@ -129,22 +134,20 @@ async fn serve(node: &Arc<Node>, ctx: &Ctx, request: &FetchRequest, begun: &Begu
     let image = node.cluster.image();
     let resolve = |(key, want): &(Key, Want)| resolve(node, ctx, &image, (key, *want), begun.goes_on());
     let mut rows: Vec<Row> = begun.wants.iter().map(resolve).collect();
-    if rows.is_empty() {
-        // A session with nothing in it still paces its client.
-        tokio::time::sleep_until(deadline).await;
-        return rows;
-    }
     let consumer = request.replica_id < 0 && request.replica_state.replica_id < 0;
     if !consumer {
         rows.iter_mut().for_each(|r| r.outcome = Err(ErrorCode::ClusterAuthorizationFailed));
         return rows;
     }
+    for row in &mut rows {
+        row.stray = stray(node, row).await.transpose();
+    }
+    let told = rows.iter().any(|row| row.stray.is_some());
     let looks = loop {
         let waiter = Arc::new(Waiter::default());
         let looks = look(node, &rows, committed, bytes_max, waiter.clone()).await;
         let bytes: usize = looks.iter().flatten().flatten().map(|l| l.bytes).sum();
-        let failed = rows.iter().any(|r| r.found.is_err()) || looks.iter().flatten().any(Result::is_err);
-        if failed || bytes >= bytes_min || tokio::time::Instant::now() >= deadline {
+        if told || hurried(&looks) || bytes >= bytes_min || tokio::time::Instant::now() >= deadline {
             break looks;
         }
         tokio::time::timeout_at(deadline, waiter.woken()).await.ok();
@@ -156,12 +159,38 @@ async fn serve(node: &Arc<Node>, ctx: &Ctx, request: &FetchRequest, begun: &Begu
     let reads: Vec<_> =
         rows.iter().zip(looks).map(|(row, look)| take(node, &image, by, row.found, look)).collect();
     let outcomes: Vec<_> = futures::stream::iter(reads).buffered(READS).collect().await;
-    rows.iter_mut().zip(outcomes).for_each(|(row, outcome)| row.outcome = outcome);
+    rows.iter_mut().zip(outcomes).for_each(|(row, outcome)| row.outcome = astray(row.stray, outcome));
     if let Some(share) = share {
         share
             .bind(rows.iter_mut().filter_map(|row| row.outcome.as_mut().ok()).map(|given| &mut given.pieces));
     }
     rows
+}
+
+/// Whether an answer cannot wait: nothing is there to be waited for, or a partition has an error to tell. Partitions that
+/// are not there do not count: who asks for one again and again beside others is paced by those.
+fn hurried(looks: &[Option<Result<Look, ErrorCode>>]) -> bool {
+    let mut looks = looks.iter().flatten().peekable();
+    looks.peek().is_none() || looks.any(Result::is_err)
+}
+
+/// Where the log that the client has, which ends before the offset it wants with the epoch it names, leaves this one.
+async fn stray(node: &Node, row: &Row) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
+    let (Ok(tp), Some(asked)) = (row.found, epoch(row.want.last_epoch)) else { return Ok(None) };
+    let current = epoch(row.want.leader_epoch);
+    let end = node.partitions.ask(|reply| Query::EpochEnd { tp, current, asked, reply }).await??;
+    let (epoch, end) = end.ok_or(ErrorCode::OffsetOutOfRange)?;
+    Ok((epoch < asked || end.0 < row.want.offset).then_some((epoch, end)))
+}
+
+/// Nothing is given of a log that the client's own leaves before.
+fn astray(
+    stray: Option<Result<(LeaderEpoch, Offset), ErrorCode>>,
+    outcome: Result<Given, ErrorCode>,
+) -> Result<Given, ErrorCode> {
+    let Some(stray) = stray else { return outcome };
+    let diverging = Some(stray?);
+    outcome.map(|given| Given { pieces: Pieces::new(), diverging, ..given })
 }
 
 /// Waits for room for what `looks` found. What is known by then is looked up again: batches that wait for room would
@@ -189,7 +218,7 @@ async fn take(
     let (tp, look) = (found?, look.unwrap_or(Err(ErrorCode::NotLeaderOrFollower))?);
     let said = Said { hw: look.bounds.hw, log_start: look.bounds.log_start };
     let pieces = node.fetching.pieces(by, tp, image, look.sources).await?;
-    Ok(Given { said, lso: look.bounds.lso, aborted: look.aborted, pieces })
+    Ok(Given { said, lso: look.bounds.lso, diverging: None, aborted: look.aborted, pieces })
 }
 
 /// What a topic that is not there is told. A session that knew an id whose name belongs to another topic by now hears so:
@@ -223,7 +252,14 @@ fn resolve(node: &Node, ctx: &Ctx, image: &Image, (key, want): (&Key, Want), goe
             Some(_) => Ok(TopicPartition { topic: topic.id, partition: PartitionIndex(key.partition) }),
         },
     };
-    Row { key: key.clone(), want, name, found, outcome: Err(found.err().unwrap_or(ErrorCode::None)) }
+    Row {
+        key: key.clone(),
+        want,
+        name,
+        found,
+        stray: None,
+        outcome: Err(found.err().unwrap_or(ErrorCode::None)),
+    }
 }
 
 /// One entry per row, `None` where the row was not asked for.
@@ -235,9 +271,10 @@ async fn look(node: &Node, rows: &[Row], committed: bool, bytes_max: usize, wait
         .filter_map(|row| {
             Some(Ask {
                 tp: row.found.ok()?,
-                offset: Offset(row.want.offset),
+                // What strayed is asked for its bounds only, from where it did.
+                offset: row.stray.and_then(Result::ok).map_or(Offset(row.want.offset), |(_, end)| end),
                 bytes_max: usize::try_from(row.want.bytes_max).unwrap_or(0),
-                leader_epoch: (row.want.leader_epoch >= 0).then_some(LeaderEpoch(row.want.leader_epoch)),
+                leader_epoch: epoch(row.want.leader_epoch),
                 committed,
             })
         })
@@ -251,6 +288,10 @@ async fn look(node: &Node, rows: &[Row], committed: bool, bytes_max: usize, wait
     rows.iter().map(|row| row.found.ok().and_then(|_| answers.next())).collect()
 }
 
+fn epoch(sent: i32) -> Option<LeaderEpoch> {
+    (sent >= 0).then_some(LeaderEpoch(sent))
+}
+
 fn respond(node: &Node, ctx: &Ctx, begun: &Begun, rows: Vec<Row>) -> FetchResponse {
     let came: Vec<Came> = rows
         .iter()
@@ -258,7 +299,7 @@ fn respond(node: &Node, ctx: &Ctx, begun: &Begun, rows: Vec<Row>) -> FetchRespon
             key: row.key.clone(),
             said: row.outcome.as_ref().ok().map(|given| given.said),
             records: row.outcome.as_ref().is_ok_and(|given| !given.pieces.is_empty()),
-            notable: row.outcome.is_err(),
+            notable: row.outcome.as_ref().map_or(true, |given| given.diverging.is_some()),
         })
         .collect();
     let send = node.fetch_sessions.lock().finish(begun, &came);
@@ -303,14 +344,19 @@ fn partition(node: &Node, row: &Row, leaders: &mut NewLeaders<'_>) -> PartitionD
         last_stable_offset: -1,
         log_start_offset: -1,
         records: Some(Pieces::new()),
-        aborted_transactions: None,
+        // As Kafka has it: an empty list where the partition was not there to be read.
+        aborted_transactions: row.found.is_err().then(Vec::new),
         ..Default::default()
     };
     match &row.outcome {
-        Ok(Given { said, lso, aborted, pieces }) => {
+        Ok(Given { said, lso, diverging, aborted, pieces }) => {
             out.high_watermark = said.hw.0;
             out.last_stable_offset = lso.0;
             out.log_start_offset = said.log_start.0;
+            if let Some((epoch, end)) = diverging {
+                out.diverging_epoch =
+                    EpochEndOffset { epoch: epoch.0, end_offset: end.0, ..Default::default() };
+            }
             node.metrics.bytes_out(&row.name, pieces.len());
             out.records = Some(pieces.clone());
             out.aborted_transactions = aborted.as_ref().map(|list| {

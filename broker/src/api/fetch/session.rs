@@ -41,6 +41,8 @@ pub struct Want {
     pub offset: i64,
     /// Epoch the client believes in; -1 unknown.
     pub leader_epoch: i32,
+    /// Epoch of the last record the client has; -1 unknown.
+    pub last_epoch: i32,
     /// Bytes at most.
     pub bytes_max: i32,
 }
@@ -170,6 +172,11 @@ impl Sessions {
                 None => {}
             }
         }
+        if session.parts.is_empty() {
+            // As in Kafka a session with nothing left in it ends.
+            self.open.remove(&id);
+            return Ok(Begun { id: 0, wants: Vec::new(), incremental: false });
+        }
         let wants = session.order.iter().map(|k| (k.clone(), session.parts[k].want)).collect();
         Ok(Begun { id, wants, incremental: true })
     }
@@ -250,7 +257,7 @@ mod tests {
     }
 
     fn want(offset: i64) -> Want {
-        Want { offset, leader_epoch: -1, bytes_max: 100 }
+        Want { offset, leader_epoch: -1, last_epoch: -1, bytes_max: 100 }
     }
 
     fn came(partition: i32, hw: i64, records: bool) -> Came {
@@ -313,10 +320,18 @@ mod tests {
         let mut sessions = Sessions::new(10);
         full(&mut sessions);
         let begun = sessions.begin((77, 1, false), vec![], &[key(0)], 0, Millis(0)).expect("goes on");
-        assert_eq!(begun.wants.len(), 1);
+        assert_eq!((begun.id, begun.wants.len()), (77, 1));
         let begun =
             sessions.begin((77, -1, false), vec![(key(1), want(0))], &[], 0, Millis(0)).expect("a last one");
         assert_eq!((begun.id, sessions.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_session_with_nothing_left_in_it_ends() {
+        let mut sessions = Sessions::new(10);
+        full(&mut sessions);
+        let begun = sessions.begin((77, 1, false), vec![], &[key(0), key(1)], 0, Millis(0)).expect("goes on");
+        assert_eq!((begun.id, begun.wants.len(), sessions.len()), (0, 0, 0));
     }
 
     #[test]
