@@ -155,7 +155,7 @@ impl Ownership {
         let task = Task::new(writer, lane, Seq(0), options, node.seams.clock.clone(), prove, commits_out);
         let task = task.with_hot(node.fetching.hot().clone());
         let task = node.seams.tasks.spawn(task.run(node.partitions.clone(), orders_in));
-        let moves = Moves::new(node.clone(), lane, orders.clone());
+        let moves = Moves::new(node.clone(), lane, orders.clone(), commits.clone());
         Ownership { node, lane, orders, task, commits, seen: BTreeMap::new(), lows: BTreeMap::new(), moves }
     }
 

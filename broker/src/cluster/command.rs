@@ -164,6 +164,8 @@ pub enum Command {
     ReadyToLead {
         /// The broker epoch of the sender.
         by: BrokerEpoch,
+        /// How far its lane is committed.
+        from: Seq,
         /// Which, each with its leader's epoch.
         partitions: Vec<(TopicPartition, LeaderEpoch)>,
     },

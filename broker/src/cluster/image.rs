@@ -114,6 +114,8 @@ pub struct Successor {
     pub node: BrokerId,
     /// Whether it has read what there is, so that the leader may let go.
     pub ready: bool,
+    /// Where its lane stood when it said so: it holds nothing of the partition below.
+    pub from: Seq,
     /// [`Image::version`] of the plan. A release names it: one that was sent for an older plan moves nothing.
     pub planned: u64,
 }

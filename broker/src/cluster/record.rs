@@ -146,6 +146,8 @@ pub enum Record {
     SuccessorReady {
         /// The successor.
         node: BrokerId,
+        /// How far its lane is committed.
+        from: Seq,
         /// Which.
         partitions: Vec<(TopicId, Vec<PartitionIndex>)>,
     },

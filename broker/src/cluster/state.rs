@@ -112,7 +112,7 @@ impl Image {
             }
             Command::MoveLogStarts { by, starts } => self.move_log_starts(*by, starts),
             Command::PlanMoves { moves } => Ok(done(self.plan_moves(moves))),
-            Command::ReadyToLead { by, partitions } => self.ready_to_lead(*by, partitions),
+            Command::ReadyToLead { by, from, partitions } => self.ready_to_lead(*by, *from, partitions),
             Command::Release { by, bound, partitions } => self.release(*by, *bound, partitions),
             Command::Drain { by } => self.drain(*by),
             Command::AssignReplicas { assigned } => Ok(done(self.assign_replicas(assigned))),

@@ -214,8 +214,9 @@ fn record_to(record: &Record) -> pb::Record {
             to: to.map(|n| n.0),
             partitions: rows::partitions_to(partitions),
         }),
-        Record::SuccessorReady { node, partitions } => Kind::SuccessorReady(pb::SuccessorReady {
+        Record::SuccessorReady { node, from, partitions } => Kind::SuccessorReady(pb::SuccessorReady {
             node: node.0,
+            from: from.0,
             partitions: rows::partitions_to(partitions),
         }),
         Record::ReplicasAssigned { replicas, partitions } => Kind::ReplicasAssigned(pb::ReplicasAssigned {
@@ -315,6 +316,7 @@ fn record_from(record: pb::Record) -> Read<Record> {
         }
         Kind::SuccessorReady(r) => Record::SuccessorReady {
             node: BrokerId(r.node),
+            from: Seq(r.from),
             partitions: rows::partitions_from(r.partitions)?,
         },
         Kind::ReplicasAssigned(r) => Record::ReplicasAssigned {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tidemark_proto::id::{LaneId, LeaderEpoch, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_tiering::watch;
 use tidemark_tiering::witness::{Sight, saw, saw_many};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
@@ -17,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use crate::cluster::command::{Command, Reply};
 use crate::cluster::image::{Image, Partition, Successor};
 use crate::node::{Node, OFFSETS_TOPIC};
-use crate::partition::task::{Order, Settled};
+use crate::partition::task::{Committed, Order, Settled};
 
 /// A partition, the leader's epoch that it is to leave, and the plan.
 type Led = (TopicPartition, LeaderEpoch, u64);
@@ -31,8 +32,12 @@ pub(super) struct Moves {
     node: Arc<Node>,
     lane: LaneId,
     orders: mpsc::Sender<Order>,
+    commits: watch::Receiver<Committed>,
     /// What is being released, or read ahead, by tasks of its own.
     under_way: Arc<Mutex<BTreeSet<Led>>>,
+    /// One release at a time: were a partition kept by the end of one while the next has named a bound for it, what it
+    /// appends from then on would be void.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What an image asks of this broker.
@@ -45,7 +50,7 @@ pub(super) struct Asked {
 impl Asked {
     /// Looks at one partition; `ours` says whether this broker leads it.
     pub(super) fn note(&mut self, node: &Node, tp: TopicPartition, partition: &Partition, ours: bool) {
-        let Some(Successor { node: successor, ready, planned }) = partition.successor else { return };
+        let Some(Successor { node: successor, ready, planned, .. }) = partition.successor else { return };
         let led = (tp, partition.leader_epoch, planned);
         if ours && ready {
             self.release.push(led);
@@ -56,8 +61,13 @@ impl Asked {
 }
 
 impl Moves {
-    pub(super) fn new(node: Arc<Node>, lane: LaneId, orders: mpsc::Sender<Order>) -> Moves {
-        Moves { node, lane, orders, under_way: Arc::default() }
+    pub(super) fn new(
+        node: Arc<Node>,
+        lane: LaneId,
+        orders: mpsc::Sender<Order>,
+        commits: watch::Receiver<Committed>,
+    ) -> Moves {
+        Moves { node, lane, orders, commits, under_way: Arc::default(), turn: Arc::default() }
     }
 
     /// Starts what is asked and not under way.
@@ -94,8 +104,9 @@ impl Moves {
         loop {
             let image = self.node.cluster.image();
             leds.retain(|(tp, led, planned)| {
-                let awaited = Some(Successor { node, ready: false, planned: *planned });
-                image.partition(*tp).is_some_and(|p| p.leader_epoch == *led && p.successor == awaited)
+                let awaits = |s: Successor| s.node == node && !s.ready && s.planned == *planned;
+                let partition = image.partition(*tp).filter(|p| p.leader_epoch == *led);
+                partition.is_some_and(|p| p.successor.is_some_and(awaits))
             });
             if leds.is_empty() {
                 return;
@@ -106,8 +117,10 @@ impl Moves {
             if let Err(error) = read {
                 tracing::warn!(%error, "a partition on its way here cannot be read yet");
             } else {
+                let from = self.commits.borrow().upto;
                 let command = Command::ReadyToLead {
                     by: self.lane.epoch,
+                    from,
                     partitions: leds.iter().map(|(tp, led, _)| (*tp, *led)).collect(),
                 };
                 match self.node.cluster.submit(command).await {
@@ -123,6 +136,7 @@ impl Moves {
     /// The leader's half.
     async fn release(&self, mut leds: Vec<Led>) {
         loop {
+            let turn = self.turn.lock().await;
             let image = self.node.cluster.image();
             leds.retain(|(tp, led, planned)| {
                 let partition = image.partition(*tp).filter(|p| p.leader_epoch == *led);
@@ -143,6 +157,7 @@ impl Moves {
                 return;
             }
             leds = rest; // being opened: they can be left once they are
+            drop(turn);
             sleep(AGAIN).await;
         }
     }

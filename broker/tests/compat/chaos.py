@@ -290,7 +290,7 @@ def run(args, score, directory, on_end):
     on_end.append(cluster.end)
     if not (score.check("start", cluster.start) and score.check("create the topic", cluster.create_topic)):
         return cluster
-    if proxy:
+    if proxy and not args.calm:
         proxy.faults(**FAULTS)
     load = Load(cluster.bootstrap, args.partitions, args.rate, args.delivery_timeout * 1000)
     follower = Follower(cluster.bootstrap, args.partitions)
@@ -334,6 +334,7 @@ def main():
     parser.add_argument("--rate", type=int, default=2000, help="records per second")
     parser.add_argument("--life", type=float, default=2.0, help="longest time in seconds from a first ack to the kill")
     parser.add_argument("--delivery-timeout", type=int, default=300, help="seconds before a record is given up")
+    parser.add_argument("--calm", action="store_true", help="no faults are injected (s3)")
     parser.add_argument("--outage", type=int, default=0, help="at the end the bucket is away for so many seconds (s3)")
     parser.add_argument("--seed", type=int, default=None, help="of the moments and faults; random and printed by default")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="more broker settings")

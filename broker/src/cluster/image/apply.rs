@@ -46,13 +46,13 @@ impl Image {
             }
             Record::MovesPlanned { to, partitions } => {
                 let planned = self.version;
-                let successor = to.map(|node| Successor { node, ready: false, planned });
+                let successor = to.map(|node| Successor { node, ready: false, from: Seq(0), planned });
                 self.each_partition(partitions, |p| p.successor = successor);
             }
-            Record::SuccessorReady { node, partitions } => {
+            Record::SuccessorReady { node, from, partitions } => {
                 self.each_partition(partitions, |p| {
                     if let Some(successor) = p.successor.as_mut().filter(|s| s.node == *node) {
-                        successor.ready = true;
+                        (successor.ready, successor.from) = (true, *from);
                     }
                 });
             }

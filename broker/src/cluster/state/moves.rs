@@ -9,7 +9,7 @@ use tidemark_proto::kafka::error::ErrorCode;
 use super::super::command::{Outcome, Reply};
 use super::super::image::{Broker, Image, Partition, Successor};
 use super::super::placement::{Placement, home_of};
-use super::super::record::{Closed, Record};
+use super::super::record::{Closed, Placed, Record};
 use super::{by_topic, done, moved};
 
 /// Partitions by where they go.
@@ -49,6 +49,7 @@ impl Image {
     pub(super) fn ready_to_lead(
         &self,
         by: BrokerEpoch,
+        from: Seq,
         partitions: &[(TopicPartition, LeaderEpoch)],
     ) -> Result<Outcome, ErrorCode> {
         let node = self.sender(by)?.node;
@@ -57,12 +58,9 @@ impl Image {
             self.partition(*tp).is_some_and(|p| p.leader_epoch == *led && p.successor.is_some_and(awaited))
         };
         let partitions = by_topic(partitions.iter().filter(waits).map(|(tp, _)| of(*tp)));
-        let record = Record::SuccessorReady { node, partitions };
-        Ok(done(if matches!(&record, Record::SuccessorReady { partitions, .. } if partitions.is_empty()) {
-            Vec::new()
-        } else {
-            vec![record]
-        }))
+        let none = partitions.is_empty();
+        let record = Record::SuccessorReady { node, from, partitions };
+        Ok(done(if none { Vec::new() } else { vec![record] }))
     }
 
     /// A partition whose plan is another by now, or none, stays with the sender, which goes on. So a release that comes
@@ -78,7 +76,7 @@ impl Image {
         if self.lane(lane).is_none_or(|row| bound < row.low) {
             return Err(ErrorCode::InvalidRequest);
         }
-        let mut groups = Groups::<BrokerId>::new();
+        let mut groups = Groups::<(BrokerId, Seq)>::new();
         let mut rows = Vec::with_capacity(partitions.len());
         for (tp, led, planned) in partitions {
             let ours = |p: &&Partition| p.leader == Some(sender.node) && p.leader_epoch == *led;
@@ -86,16 +84,17 @@ impl Image {
                 rows.push(true);
                 continue;
             };
-            let successor = p.successor.filter(|s| s.planned == *planned).map(|s| s.node);
-            let successor = successor.filter(|node| home_of(self, *node).is_some());
+            let successor = p.successor.filter(|s| s.planned == *planned && home_of(self, s.node).is_some());
             rows.push(successor.is_some());
-            if let Some(node) = successor {
-                groups.entry(node).or_default().push(of(*tp));
+            if let Some(successor) = successor {
+                groups.entry((successor.node, successor.from)).or_default().push(of(*tp));
             }
         }
         let closed = Some(Closed { lane, to: bound });
-        let records =
-            groups.into_iter().filter_map(|(node, which)| moved(closed, home_of(self, node), which));
+        let records = groups.into_iter().filter_map(|((node, from), which)| {
+            let home = home_of(self, node).map(|home| Placed { from: home.from.max(from), ..home });
+            moved(closed, home, which)
+        });
         Ok(Outcome { records: records.collect(), reply: Reply::Released(rows) })
     }
 

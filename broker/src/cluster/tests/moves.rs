@@ -67,13 +67,14 @@ fn a_planned_partition_moves_at_the_bound_that_its_leader_names() {
     let (mut image, [one, two, _]) = cluster();
     let planned = plan(&mut image, 2);
     let partitions = vec![(TP, LeaderEpoch(0))];
-    told(&mut image, Command::ReadyToLead { by: two, partitions });
+    told(&mut image, Command::ReadyToLead { by: two, from: Seq(3), partitions });
     assert!(row(&image).successor.is_some_and(|s| s.ready));
     assert_eq!(row(&image).leader, Some(BrokerId(1)), "until it lets go");
     assert!(release(&mut image, one, 5, planned));
     let partition = row(&image);
     assert_eq!((partition.leader, partition.leader_epoch), (Some(BrokerId(2)), LeaderEpoch(1)));
-    assert_eq!(partition.chain.iter().map(|e| e.to).collect::<Vec<_>>(), [Some(Seq(5)), None]);
+    let bounds = partition.chain.iter().map(|e| (e.from, e.to)).collect::<Vec<_>>();
+    assert_eq!(bounds, [(Seq(0), Some(Seq(5))), (Seq(3), None)], "its lane held nothing before");
     assert_eq!((partition.successor, image.led(BrokerId(1))), (None, 0));
 }
 

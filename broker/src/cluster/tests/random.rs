@@ -109,6 +109,7 @@ fn command(image: &Image, step: u128, act: Act) -> Command {
                 }
                 15 => Command::ReadyToLead {
                     by: of(p.successor.map(|s| s.node)),
+                    from: Seq(u64::from(b)),
                     partitions: vec![(*tp, p.leader_epoch)],
                 },
                 _ => Command::Release {

@@ -165,7 +165,12 @@ fn topic_to(topic: &Topic) -> pb::TopicRow {
         assigned_at: p.assigned_at,
         home: p.home.map(id_bytes).unwrap_or_default(),
         log_start: p.log_start.0,
-        successor: p.successor.map(|s| pb::Successor { node: s.node.0, ready: s.ready, planned: s.planned }),
+        successor: p.successor.map(|s| pb::Successor {
+            node: s.node.0,
+            ready: s.ready,
+            from: s.from.0,
+            planned: s.planned,
+        }),
         assigned: p.assigned.iter().map(|n| n.0).collect(),
     };
     pb::TopicRow {
@@ -198,6 +203,7 @@ fn topic_from(row: pb::TopicRow) -> Read<Topic> {
             successor: p.successor.map(|s| Successor {
                 node: BrokerId(s.node),
                 ready: s.ready,
+                from: Seq(s.from),
                 planned: s.planned,
             }),
             assigned: p.assigned.into_iter().map(BrokerId).collect(),

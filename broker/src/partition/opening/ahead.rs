@@ -19,8 +19,8 @@ use super::super::index::Parcel;
 use crate::archive::Archive;
 use crate::cluster::image::Image;
 
-/// Parcels kept: about as many as a lane holds between two cuts.
-const PARCELS: usize = 512;
+/// Parcels kept: about as many as two lanes hold between two cuts.
+const PARCELS: usize = 1024;
 
 /// See the module.
 #[derive(Debug, Default)]
