@@ -1,6 +1,6 @@
 //! Kafka's keys of a broker that do something here.
 
-use crate::config::table::Kind::{Bool, Class, Double, Int, List, Long, Text};
+use crate::config::table::Kind::{Bool, Class, Double, Int, List, Long, Short, Text};
 use crate::config::table::{Key, key, unset};
 
 const NEVER: &str = "9223372036854775807";
@@ -22,7 +22,7 @@ pub const KEYS: &[Key] = &[
     // Listeners.
     key("listeners", List, "PLAINTEXT://127.0.0.1:9092", "Listeners as NAME://host:port; port 0 takes a free one. Kafka's default is every address, ours is loopback."),
     unset("advertised.listeners", List, "What clients are told to connect to, by listener; by default the listeners."),
-    key("listener.security.protocol.map", List, "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL", "Protocol of each listener name; only PLAINTEXT is built yet."),
+    key("listener.security.protocol.map", Text, "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL", "Protocol of each listener name; only PLAINTEXT is built yet."),
     unset("controller.listener.names", List, "Listeners for Kafka's controllers; ours need none, so these are left out."),
     // Sockets.
     key("socket.request.max.bytes", Int, "104857600", "Largest request.").at_least(1),
@@ -35,7 +35,7 @@ pub const KEYS: &[Key] = &[
         .at_least(1000),
     key("max.connections", Int, NO_LIMIT, "Connections of all listeners.").at_least(0).dynamic(),
     key("max.connections.per.ip", Int, NO_LIMIT, "Connections from one address.").at_least(0).dynamic(),
-    key("max.connections.per.ip.overrides", List, "", "Exceptions to the former, as address:number.").dynamic(),
+    key("max.connections.per.ip.overrides", Text, "", "Exceptions to the former, as address:number.").dynamic(),
     key("max.connection.creation.rate", Int, NO_LIMIT, "Connections taken in a second, all listeners; those beyond wait.")
         .at_least(1)
         .dynamic(),
@@ -131,7 +131,7 @@ pub const KEYS: &[Key] = &[
     key("offsets.retention.minutes", Int, "10080", "How long offsets of a group without members are kept.").at_least(1),
     key("offsets.retention.check.interval.ms", Long, "600000", "How often expired offsets are looked for.").at_least(1),
     key("offsets.topic.num.partitions", Int, "50", "Partitions of __consumer_offsets; never change it later.").at_least(1),
-    key("offsets.topic.replication.factor", Int, "3", "Replication factor reported for __consumer_offsets.").at_least(1),
+    key("offsets.topic.replication.factor", Short, "3", "Replication factor reported for __consumer_offsets.").at_least(1),
     key("offsets.topic.segment.bytes", Int, "104857600", "Segment size of __consumer_offsets.").at_least(1),
     key("offset.metadata.max.bytes", Int, "4096", "Longest text a client may commit with an offset.").at_least(0),
     key(

@@ -2,7 +2,7 @@
 //!
 //! Grouped by the reason why. A key whose feature gets built moves to `broker`.
 
-use crate::config::table::Kind::{self, Bool, Class, Double, Int, List, Long, Password, Text};
+use crate::config::table::Kind::{self, Bool, Class, Double, Int, List, Long, Password, Short, Text};
 use crate::config::table::{Allowed, Key, Treatment};
 
 const SECURITY: &str = "TLS and SASL are not built yet; listeners are PLAINTEXT";
@@ -65,8 +65,8 @@ pub const KEYS: &[Key] = &[
     without("sasl.login.class", Class, SECURITY),
     without("sasl.login.connect.timeout.ms", Int, SECURITY),
     without("sasl.login.read.timeout.ms", Int, SECURITY),
-    ignored("sasl.login.refresh.buffer.seconds", Int, "300", SECURITY),
-    ignored("sasl.login.refresh.min.period.seconds", Int, "60", SECURITY),
+    ignored("sasl.login.refresh.buffer.seconds", Short, "300", SECURITY),
+    ignored("sasl.login.refresh.min.period.seconds", Short, "60", SECURITY),
     ignored("sasl.login.refresh.window.factor", Double, "0.8", SECURITY),
     ignored("sasl.login.refresh.window.jitter", Double, "0.05", SECURITY),
     ignored("sasl.login.retry.backoff.max.ms", Long, "10000", SECURITY),
@@ -181,8 +181,8 @@ pub const KEYS: &[Key] = &[
     ignored("replica.socket.timeout.ms", Int, "30000", FOLLOWERS),
     ignored("replication.quota.window.num", Int, "11", FOLLOWERS),
     ignored("replication.quota.window.size.seconds", Int, "1", FOLLOWERS),
-    ignored("share.coordinator.state.topic.replication.factor", Int, "3", FOLLOWERS),
-    ignored("transaction.state.log.replication.factor", Int, "3", FOLLOWERS),
+    ignored("share.coordinator.state.topic.replication.factor", Short, "3", FOLLOWERS),
+    ignored("transaction.state.log.replication.factor", Short, "3", FOLLOWERS),
     ignored("log.flush.interval.messages", Long, "9223372036854775807", NO_FILES).dynamic(),
     without("log.flush.interval.ms", Long, NO_FILES).dynamic(),
     ignored("log.flush.offset.checkpoint.interval.ms", Int, "60000", NO_FILES),
@@ -220,7 +220,7 @@ pub const KEYS: &[Key] = &[
     ignored("log.cleaner.enable", Bool, "true", CLEANER),
     ignored("log.cleaner.io.buffer.load.factor", Double, "0.9", CLEANER).dynamic(),
     ignored("log.cleaner.io.buffer.size", Int, "524288", CLEANER).dynamic(),
-    without("log.cleaner.io.max.bytes.per.second", Double, CLEANER).dynamic(),
+    ignored("log.cleaner.io.max.bytes.per.second", Double, "1.7976931348623157E308", CLEANER).dynamic(),
     ignored("log.cleaner.threads", Int, "1", CLEANER).dynamic(),
     ignored("group.share.assignment.interval.ms", Int, "1000", SHARE).dynamic(),
     ignored("group.share.assignors", List, "simple", SHARE),
@@ -248,7 +248,7 @@ pub const KEYS: &[Key] = &[
     ignored("share.coordinator.load.buffer.size", Int, "5242880", SHARE),
     ignored("share.coordinator.snapshot.update.records.per.snapshot", Int, "500", SHARE),
     ignored("share.coordinator.state.topic.compression.codec", Int, "0", SHARE),
-    ignored("share.coordinator.state.topic.min.isr", Int, "2", SHARE),
+    ignored("share.coordinator.state.topic.min.isr", Short, "2", SHARE),
     ignored("share.coordinator.state.topic.num.partitions", Int, "50", SHARE),
     ignored("share.coordinator.state.topic.segment.bytes", Int, "104857600", SHARE),
     ignored("share.coordinator.threads", Int, "1", SHARE),

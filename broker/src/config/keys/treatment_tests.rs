@@ -64,7 +64,7 @@ honour socket.listen.backlog.size int 50
 honour connections.max.idle.ms long 600000
 honour max.connections int 2147483647
 honour max.connections.per.ip int 2147483647
-honour max.connections.per.ip.overrides list
+honour max.connections.per.ip.overrides string
 honour max.connection.creation.rate int 2147483647
 honour num.partitions int 1
 honour default.replication.factor int 1
@@ -108,7 +108,7 @@ honour fetch.max.bytes int 57671680
 honour max.incremental.fetch.session.cache.slots int 1000
 honour offsets.retention.minutes int 10080
 honour offsets.topic.num.partitions int 50
-honour offsets.topic.replication.factor int 3
+honour offsets.topic.replication.factor short 3
 honour offsets.topic.segment.bytes int 104857600
 honour offset.metadata.max.bytes int 4096
 honour group.initial.rebalance.delay.ms int 3000
@@ -121,6 +121,27 @@ note   remote.log.metadata.manager.class.name string -
 note   metric.reporters list -
 note   kafka.metrics.reporters list
 note   metrics.recording.level string INFO
+";
+
+/// The same of groups: taken and told, until their groups are built.
+const GROUP: &str = "
+note   consumer.assignment.interval.ms int 1000
+note   consumer.heartbeat.interval.ms int 5000
+note   consumer.session.timeout.ms int 45000
+note   share.assignment.interval.ms int 1000
+note   share.auto.offset.reset string latest
+note   share.delivery.count.limit int 5
+note   share.heartbeat.interval.ms int 5000
+note   share.isolation.level string read_uncommitted
+note   share.partition.max.record.locks int 2000
+note   share.record.lock.duration.ms int 30000
+note   share.renew.acknowledge.enable boolean true
+note   share.session.timeout.ms int 45000
+note   streams.assignment.interval.ms int 1000
+note   streams.heartbeat.interval.ms int 5000
+note   streams.initial.rebalance.delay.ms int 3000
+note   streams.num.standby.replicas int 0
+note   streams.session.timeout.ms int 45000
 ";
 
 /// Keys that Kafka's tools set on running brokers, for one or for all: first those that take effect, then those that are
@@ -166,6 +187,12 @@ fn every_topic_key_of_kafka_is_treated_as_promised_and_there_are_no_others() {
     let told: BTreeSet<&str> = lines(TOPIC).map(|line| holds(line, find_topic)).collect();
     let known: BTreeSet<&str> = topic().iter().map(|key| key.name).collect();
     assert_eq!(told, known);
+}
+
+#[test]
+fn every_group_key_of_kafka_is_treated_as_promised_and_there_are_no_others() {
+    let told: BTreeSet<&str> = lines(GROUP).map(|line| holds(line, find_group)).collect();
+    assert_eq!(told, group().iter().map(|key| key.name).collect());
 }
 
 #[test]
