@@ -206,6 +206,12 @@ def produce(peer):
     write(peer, 9, batch(TWO, attributes=0x10), note="transactional without a producer")
     write(peer, 9, batch(TWO, attributes=0x05), note="codec 5")
     write(peer, 9, batch(TWO, at=int(time.time() * 1000) + 90_000_000), note="from the future")
+    create(peer, 7, "marks", note="for marked batches")
+    ready(peer, "marks")
+    time.sleep(0.5)  # until its leader leads
+    write(peer, 9, batch(TWO, at=-5), topic="marks", note="from before 1970")
+    write(peer, 9, batch(TWO, attributes=0x08), topic="marks", note="marked with the broker's time")
+    write(peer, 9, batch(TWO, attributes=0x40), topic="marks", note="marked by a cleaner")
     write(peer, 9, batch(TWO), topic="__consumer_offsets", note="to an internal topic")
     patiently(peer, "InitProducerId", {"transactionalId": None, "transactionTimeoutMs": 60_000})
     for version in peer.schemas.versions("InitProducerId"):
@@ -216,6 +222,9 @@ def produce(peer):
     for note, sequence, epoch in (("first", 0, 0), ("next", 2, 0), ("again", 2, 0), ("first again", 0, 0), ("a gap", 9, 0),
                                   ("new epoch", 0, 1), ("old epoch", 4, 0), ("new epoch, not from 0", 5, 2)):
         write(peer, 9, batch(TWO, producer=mine, epoch=epoch, sequence=sequence), partition=1, note=f"idempotent: {note}")
+    seven = peer.quietly("InitProducerId", 4, {"transactionalId": None, "transactionTimeoutMs": 60_000})["producerId"]
+    for note, sequence in [(f"batch {n} of seven", 2 * n) for n in range(7)] + [("again, the third of seven", 4), ("again, the first of seven", 0)]:
+        write(peer, 9, batch(TWO, producer=seven, epoch=0, sequence=sequence), partition=1, note=f"idempotent: {note}")
     write(peer, 9, batch(TWO, producer=987_654, epoch=0, sequence=4), partition=1, note="a producer never seen")
 
 
@@ -253,6 +262,7 @@ def anew(peer):
     """A topic that is deleted and made again, while a session reads it by its id."""
     create(peer, 7, "phoenix", note="to be made again")
     ready(peer, "phoenix")
+    time.sleep(0.5)  # until its leader leads
     rows = [{"topicId": peer.ids["phoenix"], "partitions": [{"partition": 0, "partitionMaxBytes": 100}]}]
     body = {"maxWaitMs": 100, "minBytes": 1, "maxBytes": 100}
     opened = peer.ask("Fetch", 13, {**body, "sessionId": 0, "sessionEpoch": 0, "topics": rows}, note="a new session by id")
@@ -264,7 +274,7 @@ def anew(peer):
     ready(peer, "phoenix")
     peer.ids["phoenix, the first"] = before
     peer.ask("Fetch", 13, {**body, "sessionId": number, "sessionEpoch": 1, "topics": []}, note="in the session, of a topic made anew")
-    peer.ask("Fetch", 13, {**body, "sessionId": 0, "sessionEpoch": -1, "topics": rows}, note="of a topic made anew")
+    peer.ask("Fetch", 13, {**body, "sessionId": 0, "sessionEpoch": -1, "topics": rows}, note="unknown id, of a topic made anew")
 
 
 def hold(peer, note, *rows, version=12, wait=1500, session=(0, -1), forget=(), **more):
