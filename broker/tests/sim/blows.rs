@@ -10,7 +10,7 @@ use tidemark_tiering::seam::Tasks;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::net::{Net, Place};
-use crate::plan::{Sky, fair, rough};
+use crate::plan::{Course, Sky, fair, rough};
 use crate::world::World;
 
 /// What ends a blow.
@@ -27,6 +27,8 @@ pub enum Mend {
     Kill(Tasks),
     /// These two hear one another again.
     Peers(String, String),
+    /// What is sent this way is quick again.
+    Quick(Arc<Faulty>),
     /// Clients reach this slot again.
     Clients(usize),
     /// The bucket is back.
@@ -69,6 +71,10 @@ impl World {
     }
 
     fn blow(&mut self, slot: usize) {
+        let odds = if self.plan.course == Course::Races { 3 } else { 1 };
+        if self.entropy.below(4) < odds && self.race(slot) {
+            return;
+        }
         let blow = self.entropy.below(20);
         if let Some(address) = self.brokers[slot].as_ref().map(|b| b.address.clone()) {
             match blow {
@@ -131,7 +137,8 @@ impl World {
     }
 
     fn absence(&self) -> Absence {
-        if self.entropy.below(2) == 0 { Absence::Refusing } else { Absence::Silent }
+        [Absence::Refusing, Absence::Silent, Absence::Missing]
+            [usize::try_from(self.entropy.below(3)).expect("an index")]
     }
 
     /// `SIGSTOP`, and `SIGCONT` later. Half the time with parcels on their way, which land while it stands still.
@@ -207,6 +214,7 @@ impl World {
                 store.set_weather(Weather::default());
             }
             Mend::Kill(tasks) => tasks.kill(),
+            Mend::Quick(store) => store.set_weather(Weather::default()),
             Mend::Peers(a, b) => self.peers.mend(&a, &b),
             Mend::Clients(slot) => {
                 for client in 1..7 {

@@ -14,6 +14,7 @@ mod net;
 mod plan;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+mod races;
 mod workload;
 mod world;
 

@@ -16,11 +16,23 @@ pub enum Sky {
     Rough,
 }
 
+/// What befalls the cluster for the most part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Anything, in a world of any settings.
+    Any,
+    /// What two do at a time, one of them late: takeovers of the living, cuts and elections that others have overtaken.
+    /// In a world that collects at once what it may.
+    Races,
+}
+
 /// What one seed expands to.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The seed.
     pub seed: u64,
+    /// What befalls it.
+    pub course: Course,
     /// Brokers.
     pub brokers: usize,
     /// How long faults go on.
@@ -53,8 +65,10 @@ impl Plan {
         let entropy = Entropy::seeded(seed ^ 0x7469_6465);
         let one_of =
             |choices: &[u64]| choices[usize::try_from(entropy.below(choices.len() as u64)).expect("small")];
-        Plan {
+        let plan = Plan {
             seed,
+            course: [Course::Any, Course::Races, Course::Races]
+                [usize::try_from(entropy.below(3)).expect("small")],
             brokers: 1 + usize::try_from(entropy.below(3)).expect("small"),
             storm: Duration::from_secs(20 + entropy.below(40)),
             sky: [Sky::Clear, Sky::Gusts, Sky::Gusts, Sky::Rough]
@@ -64,10 +78,23 @@ impl Plan {
             cut_ms: one_of(&[1_000, 4_000, 20_000]),
             grace_ms: one_of(&[50, 1_000, 9_000]),
             doubt_ms: one_of(&[1_000, 4_000, 60_000]),
-            stuck_ms: one_of(&[6_000, 15_000, 120_000]),
+            stuck_ms: one_of(&[3_000, 6_000, 15_000, 120_000]),
             hot_bytes: one_of(&[0, 4_096, 64 << 20]),
             snapshot_min: one_of(&[1_000, 8_000, 1 << 20]),
             request_weight: one_of(&[0, 500, 32 << 10]),
+        };
+        match plan.course {
+            Course::Any => plan,
+            Course::Races => Plan {
+                brokers: 2 + usize::try_from(entropy.below(2)).expect("small"),
+                blow_every_ms: 1_500 + entropy.below(3_000),
+                cut_parcels: 8,
+                cut_ms: one_of(&[500, 1_000]),
+                grace_ms: one_of(&[1, 50]),
+                snapshot_min: 1_000,
+                request_weight: one_of(&[500, 32 << 10]),
+                ..plan
+            },
         }
     }
 

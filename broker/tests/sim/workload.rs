@@ -87,6 +87,7 @@ pub async fn produce(world: World, number: u32, partition: i32, until: Instant) 
     // An impatient client sends again while the first copy is still on its way.
     session.patience = [Duration::from_millis(400), Duration::from_secs(2), session.patience]
         [usize::try_from(world.entropy.below(3)).expect("small")];
+    let lingers = world.entropy.below(2);
     let (id, epoch) = producer_id(&mut session).await;
     let (mut sequence, mut next, mut acked) = (0i32, 0u32, 0u32);
     let mut pending: VecDeque<Pending> = VecDeque::new();
@@ -111,7 +112,15 @@ pub async fn produce(world: World, number: u32, partition: i32, until: Instant) 
         };
         let requests: Vec<ProduceRequest> =
             pending.iter().map(|p| request(id, epoch, partition, p, &world)).collect();
-        let calls = requests.iter().map(|r| timeout(session.patience, client.call(9, r)));
+        // They are sent while the first is on its way, so that what befalls the leader falls between them.
+        let linger = Duration::from_millis(lingers * world.entropy.below(40));
+        let calls = (0u32..).zip(&requests).map(|(at, request)| {
+            let call = client.call(9, request);
+            timeout(session.patience, async move {
+                sleep(linger * at).await;
+                call.await
+            })
+        });
         let answers = futures::future::join_all(calls).await;
         let mut settled = 0;
         for (batch, answer) in pending.iter().zip(answers) {

@@ -183,6 +183,7 @@ impl World {
 
     /// Counts something rare.
     pub fn count(&mut self, what: &str) {
+        tracing::info!(what, "befalls");
         *self.counters.entry(what.to_owned()).or_default() += 1;
     }
 

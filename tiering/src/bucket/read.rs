@@ -109,7 +109,19 @@ impl Bucket {
         self.attempt((kind, Verb::Get), key, work).await
     }
 
+    /// The size of the object at `key`.
     async fn head_once(&self, kind: Kind, key: &str) -> Result<u64, Trouble> {
+        match self.head(kind, key).await {
+            // A HEAD's 404 has no body that says what is missing, the object or the bucket: ask so that it has one.
+            Err(Trouble::Absent) => match self.fetch(kind, key, Some(GetRange::Bounded(0..1))).await {
+                Ok(_) => Err(Trouble::Unknown("the object was there after all".to_owned())),
+                Err(trouble) => Err(trouble),
+            },
+            answer => answer,
+        }
+    }
+
+    async fn head(&self, kind: Kind, key: &str) -> Result<u64, Trouble> {
         let work = async {
             let path = self.path(key).map_err(|e| Trouble::Refused(e.to_string()))?;
             let options = GetOptions { head: true, ..GetOptions::default() };

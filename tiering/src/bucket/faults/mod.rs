@@ -50,6 +50,8 @@ pub enum Fault {
     Truncate,
     /// 403, and nothing was done.
     Refuse,
+    /// 404, no such bucket; nothing was done.
+    NoBucket,
 }
 
 impl Fault {
@@ -65,6 +67,7 @@ impl Fault {
             Fault::Stall(_) => "stall",
             Fault::Truncate => "truncate",
             Fault::Refuse => "refuse",
+            Fault::NoBucket => "no bucket",
         }
     }
 }
@@ -153,13 +156,14 @@ impl Faulty {
             None => Duration::ZERO,
         };
         let share = latency.mul_f64(self.entropy.unit());
-        let (before, after) = (queued + share, latency - share);
+        let (before, after) = (queued + sky.weather.way(verb, key) + share, latency - share);
         if let Some((how, until)) = sky.away {
             if until.is_none_or(|until| now < until) {
                 *sky.counts.entry("away").or_default() += 1;
                 let fault = match how {
                     Absence::Refusing => Fault::Error,
                     Absence::Silent => Fault::Hang,
+                    Absence::Missing => Fault::NoBucket,
                 };
                 return Fate { before, after, fault: Some(fault) };
             }
@@ -184,7 +188,7 @@ impl Faulty {
     {
         let Fate { before, after, fault } = fate;
         match fault {
-            Some(Fault::Error | Fault::Conflict | Fault::Refuse) => {
+            Some(Fault::Error | Fault::Conflict | Fault::Refuse | Fault::NoBucket) => {
                 tokio::time::sleep(before + after).await;
                 return Err(injected(fault, location));
             }
@@ -225,6 +229,10 @@ fn injected(fault: Option<Fault>, location: &Path) -> Error {
             path: location.to_string(),
             source: "403 AccessDenied (injected)".into(),
         },
+        Some(Fault::NoBucket) => Error::NotFound {
+            path: location.to_string(),
+            source: "404 <Code>NoSuchBucket</Code> (injected)".into(),
+        },
         _ => Error::Generic { store: "faulty", source: "503 SlowDown (injected)".into() },
     }
 }
@@ -262,9 +270,15 @@ impl ObjectStore for Faulty {
         };
         let fate = self.fate(verb, location.as_ref(), bytes);
         let truncated = fate.fault == Some(Fault::Truncate);
+        let mute = fate.fault == Some(Fault::NoBucket) && options.head; // a HEAD's answer has no body
         let (inner, at) = (self.inner.clone(), location.clone());
         let read = async move { inner.get_opts(&at, options).await };
-        let result = self.request(fate, location, read).await?;
+        let result = match self.request(fate, location, read).await {
+            Err(Error::NotFound { path, .. }) if mute => {
+                return Err(Error::NotFound { path, source: "404".into() });
+            }
+            result => result?,
+        };
         if !truncated {
             return Ok(result);
         }

@@ -18,7 +18,7 @@ fn body(text: &'static str) -> Body {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_scripted_fault_of_a_create_is_survived_and_counted() {
+async fn row_49_every_scripted_fault_of_a_create_is_survived_and_counted() {
     for fault in [
         Fault::Error,
         Fault::LostAnswer,
@@ -28,6 +28,7 @@ async fn every_scripted_fault_of_a_create_is_survived_and_counted() {
         Fault::Hang,
         Fault::Stall(Duration::from_secs(3)),
         Fault::Refuse,
+        Fault::NoBucket,
     ] {
         let (memory, faulty, bucket) = world(1, Weather::default());
         faulty.fail_next(Verb::Put, "other", Fault::Error);
@@ -88,7 +89,7 @@ async fn cut_answers_are_never_taken_for_whole() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_waited_out() {
-    for how in [Absence::Refusing, Absence::Silent] {
+    for how in [Absence::Refusing, Absence::Silent, Absence::Missing] {
         let (_, faulty, bucket) = world(1, Weather::default());
         faulty.away(how, Some(Duration::from_secs(30)));
         let start = Instant::now();
@@ -162,4 +163,38 @@ fn the_same_seed_gives_the_same_day() {
 async fn a_sound_store_on_a_rough_day_passes_the_probe() {
     let (_, _, bucket) = world(3, Weather::rough());
     probe::run(&bucket, Life(1), Level::Full).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn puts_that_are_long_on_their_way_land_late_and_reads_do_not_wait_for_them() {
+    let slow_puts = vec![("slow".to_owned(), Duration::from_secs(3))];
+    let (memory, _, bucket) = world(1, Weather { slow_puts, ..Weather::default() });
+    let start = Instant::now();
+    let mine = body("x");
+    let mut put = std::pin::pin!(bucket.place(Kind::Parcel, "slow/a", &mine, 1));
+    let early = tokio::time::timeout(Duration::from_millis(2_900), &mut put).await;
+    assert!(early.is_err() && memory.dump().is_empty());
+    assert_eq!(bucket.get(Kind::Parcel, "slow/a", Span::All, Patience::Tries(1)).await, Ok(None));
+    assert_eq!(start.elapsed(), Duration::from_millis(2_900));
+    assert_eq!(put.await, Placed::Ours);
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_bucket_is_no_missing_object_even_where_the_answer_has_no_body() {
+    let seams = Seams::seeded(1);
+    let memory = Memory::new(seams.clock.clone());
+    let faulty = Faulty::new(Arc::new(memory), Weather::default(), seams.entropy.fork());
+    // Azure's way: the end of an object is read by a HEAD and a range.
+    let options = Options { suffix_reads: false, ..Options::default() };
+    let bucket = Bucket::new(Arc::new(faulty.clone()), options, &seams);
+    for span in [Span::All, Span::Range(0..4), Span::Tail(4)] {
+        faulty.away(Absence::Missing, None);
+        let found = bucket.get(Kind::Run, "a", span.clone(), Patience::Tries(2)).await;
+        assert!(found.is_err(), "{span:?}: {found:?}");
+        assert!(bucket.list(Kind::Run, "", None, Patience::Tries(2)).await.is_err());
+        faulty.back();
+        let found = bucket.get(Kind::Run, "a", span.clone(), Patience::Tries(2)).await;
+        assert!(matches!(found, Ok(None)), "{span:?}");
+    }
 }

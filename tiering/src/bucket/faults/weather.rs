@@ -13,6 +13,8 @@ pub struct Weather {
     pub latency: Latency,
     /// More time for keys that contain a text.
     pub slow: Vec<(String, Duration)>,
+    /// More time until puts of keys that contain a text land.
+    pub slow_puts: Vec<(String, Duration)>,
     /// Bytes a second that the store takes and gives, all requests together.
     pub bandwidth: Option<u64>,
     /// Odds of [`Fault::Error`].
@@ -55,6 +57,8 @@ pub enum Absence {
     Refusing,
     /// No request is answered.
     Silent,
+    /// There is no such bucket, every answer says: a 404, which must not be taken for a missing object.
+    Missing,
 }
 
 /// The 99th percentile of the standard normal distribution.
@@ -87,6 +91,12 @@ impl Weather {
         let slow = self.slow.iter().filter(|(text, _)| key.contains(text.as_str())).map(|(_, more)| *more);
         let sized = self.latency.per_mib.mul_f64(bytes as f64 / f64::from(1 << 20));
         self.latency.draw(entropy) + sized + slow.sum::<Duration>()
+    }
+
+    /// How long a request is on its way besides.
+    pub(super) fn way(&self, verb: Verb, key: &str) -> Duration {
+        let slow = self.slow_puts.iter().filter(|(text, _)| verb == Verb::Put && key.contains(text.as_str()));
+        slow.map(|(_, more)| *more).sum()
     }
 
     pub(super) fn draw(&self, entropy: &Entropy, verb: Verb, _key: &str) -> Option<Fault> {
