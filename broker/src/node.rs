@@ -12,7 +12,8 @@ use tidemark_proto::record::TimestampType;
 use tidemark_proto::record::validate::Rules;
 use tidemark_tiering::bucket::Bucket;
 use tidemark_tiering::hot::chunks::ChunkCache;
-use tidemark_tiering::hot::segments::{Hot, HotConfig, Naming};
+use tidemark_tiering::hot::disks::Hot;
+use tidemark_tiering::hot::segments::{Bounds, Naming};
 use tidemark_tiering::planted::{self, Bug};
 use tidemark_tiering::read::{ReadConfig, Reader};
 use tidemark_tiering::seam::Seams;
@@ -268,17 +269,19 @@ impl Running {
 /// Hot segments on the first cache directory. A directory bucket is its own hot tier: nothing is written twice.
 fn hot_segments(config: &Arc<config::Broker>, bucket: &Bucket, cluster: &Cluster, seams: &Seams) -> Hot {
     let bytes = config.cache.hot_disk_bytes;
-    let Some(dir) = config.log_dirs.first().filter(|_| bytes > 0 && bucket.directory().is_none()) else {
+    if bytes == 0 || bucket.directory().is_some() {
         return Hot::none();
-    };
+    }
+    let folders = config.log_dirs.iter().map(|dir| dir.join("hot")).collect();
     let (config, cluster) = (config.clone(), cluster.clone());
     let naming: Naming = Arc::new(move |id: TopicId| {
         let image = cluster.image();
         let topic = image.topic(id)?;
-        let segment_bytes = config.topic(&topic.configs).segment_bytes;
-        Some((topic.name.to_string(), u64::try_from(segment_bytes).unwrap_or(u64::MAX)))
+        let settings = config.topic(&topic.configs);
+        let bytes = u64::try_from(settings.segment_bytes).unwrap_or(u64::MAX);
+        Some((topic.name.to_string(), Bounds { bytes, ms: settings.segment_ms }))
     });
-    Hot::open(HotConfig::new(dir.join("hot"), bytes), naming, seams)
+    Hot::open(folders, bytes, naming, seams)
 }
 
 fn group_options(config: &config::Group) -> ledger::Options {

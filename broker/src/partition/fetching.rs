@@ -14,7 +14,7 @@ use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_tiering::bucket::Kind;
 use tidemark_tiering::error::Error;
-use tidemark_tiering::hot::segments::Hot;
+use tidemark_tiering::hot::disks::Hot;
 use tidemark_tiering::lru::Lru;
 use tidemark_tiering::parcel::verify_pieces;
 use tidemark_tiering::read::{Handle, Reader};

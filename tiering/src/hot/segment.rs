@@ -16,6 +16,15 @@ const INTERVAL: u64 = 4096;
 /// Buffers given to one write.
 const BUFFERS: usize = 512;
 
+/// When a segment is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// `segment.bytes`.
+    pub bytes: u64,
+    /// `segment.ms`: between the times of its first batch and of any other.
+    pub ms: i64,
+}
+
 /// A segment that is written to.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -25,6 +34,8 @@ pub(super) struct Segment {
     next: Offset,
     len: u64,
     since_entry: u64,
+    /// Greatest timestamp of its first batch.
+    first: Option<Millis>,
     /// Greatest timestamp so far, and the last offset of the batch that brought it.
     newest: Option<(Millis, Offset)>,
     /// Timestamp of the last entry of the time index.
@@ -48,7 +59,9 @@ impl Segment {
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(log_of(&path))?;
         File::create(path.with_extension("index"))?;
         File::create(path.with_extension("timeindex"))?;
-        let segment = Segment { path, base, next: base, len: 0, since_entry: 0, newest: None, noted: None };
+        let (len, since_entry) = (0, 0);
+        let (first, newest, noted) = (None, None, None);
+        let segment = Segment { path, base, next: base, len, since_entry, first, newest, noted };
         Ok((segment, log))
     }
 
@@ -72,15 +85,18 @@ impl Segment {
         &self.path
     }
 
-    /// How many of `batches` it takes while it is to have at most `limit` bytes. None unless the first one follows
-    /// on: a segment has no hole.
-    pub fn takes(&self, batches: &[Stamped], limit: u64) -> usize {
-        let (mut next, mut len) = (self.next, self.len);
-        let limit = limit.min(i32::MAX as u64);
+    /// How many of `batches` it takes within `bounds`. None unless the first one follows on: a segment has no hole.
+    pub fn takes(&self, batches: &[Stamped], bounds: Bounds) -> usize {
+        let (mut next, mut len, mut first) = (self.next, self.len, self.first);
+        let limit = bounds.bytes.min(i32::MAX as u64);
         for (at, batch) in batches.iter().enumerate() {
             let (size, last) = (batch.len() as u64, batch.last_offset());
             let near = last.0 - self.base.0 <= i64::from(i32::MAX);
-            if batch.base_offset() != next || !near || (len > 0 && len + size > limit) {
+            // By the records' own times, as Kafka: a segment that is read again rolls where it rolled before.
+            let time = batch.max_timestamp();
+            let waited = time.0.saturating_sub(first.get_or_insert(time).0);
+            let full = len > 0 && (len + size > limit || waited > bounds.ms);
+            if batch.base_offset() != next || !near || full {
                 return at;
             }
             (next, len) = (last.plus(1), len + size);
@@ -94,6 +110,7 @@ impl Segment {
         let start = self.len;
         for batch in batches {
             let last = batch.last_offset();
+            self.first.get_or_insert(batch.max_timestamp());
             if self.newest.is_none_or(|(time, _)| batch.max_timestamp() > time) {
                 self.newest = Some((batch.max_timestamp(), last));
             }

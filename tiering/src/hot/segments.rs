@@ -1,4 +1,4 @@
-//! Hot segment files: what was committed lately, on a local disk, in Kafka's own form, for the kernel to send.
+//! Hot segment files of one disk: what was committed lately, in Kafka's own form, for the kernel to send.
 //!
 //! Holds no truth: it is fed after commit and never waited for, wiped at start, and bounded. A disk that fails, fills
 //! up, turns read-only or loses its files costs an alarm and speed: the tier is off, reads go to the bucket, and it
@@ -21,6 +21,7 @@ use tidemark_proto::record::stamp::Stamped;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+pub use super::segment::Bounds;
 use super::segment::log_of;
 use super::shelf::{Found, Shelf};
 use super::writer;
@@ -31,10 +32,10 @@ use crate::read::{Ranges, contains};
 use crate::run::{self, Sliced, Taken, Want};
 use crate::seam::{Seams, Tasks};
 
-/// Name and `segment.bytes` of a topic; `None` when it is not there any more.
-pub type Naming = Arc<dyn Fn(TopicId) -> Option<(String, u64)> + Send + Sync>;
+/// Name of a topic and bounds of its segments; `None` when it is not there any more.
+pub type Naming = Arc<dyn Fn(TopicId) -> Option<(String, Bounds)> + Send + Sync>;
 
-/// Where hot segments go.
+/// Where hot segments of a disk go.
 #[derive(Clone, Debug)]
 pub struct HotConfig {
     /// A folder of their own: it is wiped.
@@ -76,9 +77,9 @@ pub struct HotStats {
     pub skipped: u64,
 }
 
-/// The hot segments of a broker, or none. Clones share them.
-#[derive(Clone, Default)]
-pub struct Hot(Option<Arc<Open>>);
+/// The hot segments on one disk. Clones share them.
+#[derive(Clone)]
+pub struct Disk(Arc<Open>);
 
 struct Open {
     inner: Arc<Inner>,
@@ -109,14 +110,9 @@ pub(super) struct Inner {
     pub fault: Mutex<Option<io::ErrorKind>>,
 }
 
-impl Hot {
-    /// No hot segments: nothing is kept, nothing found.
-    pub fn none() -> Hot {
-        Hot(None)
-    }
-
-    /// Hot segments under an empty folder of their own; whatever it holds goes.
-    pub fn open(config: HotConfig, naming: Naming, seams: &Seams) -> Hot {
+impl Disk {
+    /// Disk segments under an empty folder of their own; whatever it holds goes.
+    pub fn open(config: HotConfig, naming: Naming, seams: &Seams) -> Disk {
         let (queue, offers) = mpsc::channel(4096);
         let inner = Arc::new(Inner {
             shelf: Mutex::default(),
@@ -134,30 +130,25 @@ impl Hot {
             config,
         });
         seams.tasks.spawn(writer::run(inner.clone(), offers));
-        Hot(Some(Arc::new(Open { inner, queue })))
-    }
-
-    /// Whether there is a tier to feed.
-    pub fn is_there(&self) -> bool {
-        self.0.is_some()
+        Disk(Arc::new(Open { inner, queue }))
     }
 
     /// The partition is owned under `epoch` now: what older ownerships left is dropped, and no more of it taken. A
     /// batch beyond the bound of an ownership is void (R13), and its offsets belong to others by now.
     pub fn lead(&self, of: TopicPartition, epoch: LeaderEpoch) {
-        if let Some(open) = self.0.as_deref() {
-            open.inner.shelf.lock().lead(of, epoch);
-        }
+        self.0.inner.shelf.lock().lead(of, epoch);
     }
 
     /// Takes batches of a partition that are committed, in order. Never waits: what the disk is too slow for is left
     /// out, and the partition goes on in another segment behind the hole.
     pub fn offer(&self, of: TopicPartition, batches: Vec<Stamped>) {
-        let Some(open) = self.0.as_deref().filter(|_| !batches.is_empty()) else { return };
-        let inner = &open.inner;
+        if batches.is_empty() {
+            return;
+        }
+        let Open { inner, queue } = &*self.0;
         let (bytes, count) = (batches.iter().map(Stamped::len).sum::<usize>(), batches.len() as u64);
         let fits = inner.queued.fetch_add(bytes, Ordering::Relaxed) + bytes <= inner.config.queue;
-        if !fits || open.queue.try_send(Offer { of, batches, bytes }).is_err() {
+        if !fits || queue.try_send(Offer { of, batches, bytes }).is_err() {
             inner.queued.fetch_sub(bytes, Ordering::Relaxed);
             inner.skipped.fetch_add(count, Ordering::Relaxed);
         }
@@ -165,7 +156,7 @@ impl Hot {
 
     /// What `want` asks for, if the batch that holds `want.from` is here; perhaps only the beginning of it.
     pub async fn take(&self, of: TopicPartition, want: Want) -> Option<Taken> {
-        let inner = &self.0.as_deref()?.inner;
+        let inner = &self.0.inner;
         let taken = inner.take(of, want).await;
         let count = if taken.is_some() { &inner.hits } else { &inner.misses };
         count.fetch_add(1, Ordering::Relaxed);
@@ -174,8 +165,7 @@ impl Hot {
 
     /// Counters.
     pub fn stats(&self) -> HotStats {
-        let Some(open) = self.0.as_deref() else { return HotStats::default() };
-        let (inner, read) = (&open.inner, |counter: &AtomicU64| counter.load(Ordering::Relaxed));
+        let (inner, read) = (&self.0.inner, |counter: &AtomicU64| counter.load(Ordering::Relaxed));
         let shelf = inner.shelf.lock();
         HotStats {
             bytes: shelf.bytes(),
@@ -187,9 +177,15 @@ impl Hot {
         }
     }
 
+    /// What the disk says to every write from now on.
+    #[cfg(test)]
+    pub(super) fn fail(&self, how: Option<io::ErrorKind>) {
+        *self.0.inner.fault.lock() = how;
+    }
+
     /// Why the tier is off, for an alarm.
     pub fn alarm(&self) -> Option<String> {
-        let off = self.0.as_deref()?.inner.off.lock();
+        let off = self.0.inner.off.lock();
         off.as_ref().map(|(why, _)| why.clone())
     }
 }

@@ -11,7 +11,7 @@ use tidemark_proto::id::TopicPartition;
 use tidemark_proto::record::stamp::Stamped;
 use tokio::sync::mpsc;
 
-use super::segment::{Segment, delete, log_of};
+use super::segment::{Bounds, Segment, delete, log_of};
 use super::segments::{Inner, Offer};
 use super::shelf::folder;
 
@@ -125,7 +125,7 @@ impl Writer {
         self.empty_trash();
         for (of, batches) in gathered {
             match (self.inner.naming)(of.topic) {
-                Some((topic, limit)) => self.append(of, &topic, limit, &batches)?,
+                Some((topic, bounds)) => self.append(of, &topic, bounds, &batches)?,
                 None => self.drop_partition(of),
             }
         }
@@ -134,7 +134,13 @@ impl Writer {
         Ok(())
     }
 
-    fn append(&mut self, of: TopicPartition, topic: &str, limit: u64, batches: &[Stamped]) -> io::Result<()> {
+    fn append(
+        &mut self,
+        of: TopicPartition,
+        topic: &str,
+        bounds: Bounds,
+        batches: &[Stamped],
+    ) -> io::Result<()> {
         let mut rest = batches;
         while let Some(first) = rest.first() {
             self.faulty()?;
@@ -144,7 +150,7 @@ impl Writer {
             }
             // Its segment may be off the shelf: found damaged, or of an older ownership.
             let held = |segment: &&Segment| self.inner.shelf.lock().ends_with(of, segment.base());
-            let takes = self.open.get(&of).filter(held).map_or(0, |segment| segment.takes(rest, limit));
+            let takes = self.open.get(&of).filter(held).map_or(0, |segment| segment.takes(rest, bounds));
             if takes == 0 {
                 self.roll(of, topic, first)?;
                 continue;

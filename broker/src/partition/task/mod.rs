@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use tidemark_proto::id::{LaneId, Offset, Seq, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
-use tidemark_tiering::hot::segments::Hot;
+use tidemark_tiering::hot::disks::Hot;
 use tidemark_tiering::keys;
 use tidemark_tiering::lane::{Event, Writer};
 use tidemark_tiering::parcel::Footer;

@@ -7,7 +7,7 @@ use super::*;
 
 struct World {
     dir: tempfile::TempDir,
-    hot: Hot,
+    hot: Disk,
     limit: Arc<AtomicU64>,
 }
 
@@ -30,14 +30,15 @@ fn world(change: impl FnOnce(&mut HotConfig)) -> World {
     let limit = Arc::new(AtomicU64::new(1 << 20));
     let segment_bytes = limit.clone();
     let naming: Naming = Arc::new(move |topic: TopicId| {
-        (topic.0.as_u128() == 7).then(|| ("orders".to_owned(), segment_bytes.load(Ordering::Relaxed)))
+        let bounds = || Bounds { bytes: segment_bytes.load(Ordering::Relaxed), ms: 100_000 };
+        (topic.0.as_u128() == 7).then(|| ("orders".to_owned(), bounds()))
     });
-    World { dir, hot: Hot::open(config, naming, &Seams::system()), limit }
+    World { dir, hot: Disk::open(config, naming, &Seams::system()), limit }
 }
 
 impl World {
     fn inner(&self) -> &Inner {
-        &self.hot.0.as_deref().unwrap().inner
+        &self.hot.0.inner
     }
 
     /// Offers, and waits until that is written or skipped.
@@ -211,8 +212,8 @@ async fn what_the_folder_held_before_is_wiped() {
     let old = dir.path().join("hot/orders-0/00000000000000000000.log");
     std::fs::create_dir_all(old.parent().unwrap()).unwrap();
     std::fs::write(&old, b"of another life").unwrap();
-    let naming: Naming = Arc::new(|_| Some(("orders".into(), 1 << 20)));
-    let hot = Hot::open(HotConfig::new(dir.path().join("hot"), 1 << 20), naming, &Seams::system());
+    let naming: Naming = Arc::new(|_| Some(("orders".into(), Bounds { bytes: 1 << 20, ms: i64::MAX })));
+    let hot = Disk::open(HotConfig::new(dir.path().join("hot"), 1 << 20), naming, &Seams::system());
     hot.offer(of(1), vec![batch(0, 10)]);
     while hot.stats().written + hot.stats().skipped == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -234,4 +235,18 @@ async fn r13_what_an_older_ownership_left_is_not_served_under_a_new_one() {
     world.put(0, vec![batch(2, 300)]).await;
     assert_eq!(world.take(0, 2, 100, 9).await.unwrap(), [batch(2, 300)]);
     assert!(world.take(1, 0, 100, 9).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_rolls_by_the_times_of_its_records_too() {
+    let world = world(|_| {});
+    // Their records are of 1000 + offset ms, and segments of 100 s.
+    let all: Vec<_> = [0, 2, 4].map(|base| batch(base, 10)).into();
+    world.put(0, all).await;
+    let mut builder = Builder::new();
+    builder.append(Millis(101_001), None, Some(b"late"));
+    let later = Stamped::new(&builder.build(), Offset(6), LeaderEpoch(2));
+    world.put(0, vec![later, batch(7, 10)]).await;
+    let logs = world.files("orders-0").into_iter().filter(|name| name.ends_with("log"));
+    assert_eq!(logs.collect::<Vec<_>>(), ["00000000000000000000.log", "00000000000000000006.log"]);
 }
