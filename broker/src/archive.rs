@@ -173,8 +173,11 @@ impl Archive {
         let target = match instant {
             Instant::AtOrAfter(target) => target,
             Instant::Largest => {
-                let largest = shares.iter().filter(within).map(|share| share.max_timestamp).max();
-                largest.unwrap_or(Millis(i64::MAX))
+                let mut largest = Millis(i64::MIN);
+                for share in shares.iter().filter(within) {
+                    largest = largest.max(self.largest(image, tp, share, from, largest).await?);
+                }
+                largest
             }
         };
         for share in shares.iter().filter(within).filter(|share| share.max_timestamp >= target) {
@@ -200,6 +203,32 @@ impl Archive {
     pub async fn size(&self, image: &Image, tp: TopicPartition, log_start: Offset) -> Result<u64, Error> {
         let shares = self.shares(image, tp).await?;
         Ok(shares.iter().filter(|share| share.last >= log_start).map(|share| share.bytes).sum())
+    }
+
+    /// The greatest timestamp of a share's batches that reach `from`; anything where none is above `known`.
+    async fn largest(
+        &self,
+        image: &Image,
+        tp: TopicPartition,
+        share: &Share,
+        from: Offset,
+        known: Millis,
+    ) -> Result<Millis, Error> {
+        if share.base >= from || share.max_timestamp <= known {
+            return Ok(share.max_timestamp);
+        }
+        // The log starts within it: what is below may be what the share's own mark stands for.
+        let found = self.found(image, tp, share).await?;
+        let mut largest = known;
+        for extent in found.entry.extents(from) {
+            for batch in Batches::new(self.runs.bytes(&found.key, extent).await?) {
+                let batch = batch.map_err(|e| damaged(&found.key, &e))?;
+                if batch.last_offset() >= from {
+                    largest = largest.max(batch.max_timestamp());
+                }
+            }
+        }
+        Ok(largest)
     }
 
     /// The partition's shares in all runs, by offset. Only runs named since the last look are looked into.

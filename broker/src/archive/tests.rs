@@ -91,9 +91,17 @@ impl History {
 
     /// A parcel with one batch for each of `of`, cut at once.
     pub async fn cut(&mut self, of: &[TopicPartition], checkpoint: bool) {
-        let entries = of.iter().map(|tp| {
+        let batches: Vec<_> = of.iter().map(|tp| (*tp, self.known[tp].end.0)).collect();
+        self.cut_batches(&batches, checkpoint).await;
+    }
+
+    /// A parcel with a batch of one record for each of `batches`, of that time, cut at once.
+    async fn cut_batches(&mut self, batches: &[(TopicPartition, i64)], checkpoint: bool) {
+        let mut of: Vec<_> = batches.iter().map(|(tp, _)| *tp).collect();
+        of.dedup();
+        let entries = batches.iter().map(|(tp, time)| {
             let base = self.known.get_mut(tp).expect("created");
-            let batch = Builder::new().append(Millis(base.end.0), None, Some(b"value")).build();
+            let batch = Builder::new().append(Millis(*time), None, Some(b"value")).build();
             let meta = BatchEntry::of(&batch, base.end, self.leader_epoch).expect("a batch");
             let batch = Stamped::new(&batch, base.end, self.leader_epoch);
             base.replay(&meta).expect("follows on");
@@ -237,4 +245,24 @@ async fn where_offsets_lie_is_looked_up_once() {
     let before = history.gets();
     assert_eq!(read(&history, 30, 31).await, 1);
     assert_eq!(history.gets() - before, 2, "the new run's end, and its batch");
+}
+
+#[tokio::test]
+async fn the_largest_time_is_looked_for_above_the_start_of_the_log_only() {
+    let mut history = History::new(1);
+    let tp = tp(1, 0);
+    history.cut_batches(&[(tp, 900), (tp, 20), (tp, 40), (tp, 30)], false).await;
+    history.cut_batches(&[(tp, 25)], false).await;
+    let (archive, end) = (history.archive(), Offset(5));
+    let mut found = Vec::new();
+    for start in 0..5 {
+        let largest = archive
+            .find_time(&history.image, tp, Instant::Largest, Offset(start), end)
+            .await
+            .expect("readable");
+        let batch = Batches::new(largest.expect("found")).next().expect("one").expect("whole");
+        found.push((batch.base_offset().0, batch.max_timestamp().0));
+    }
+    assert_eq!(found, [(0, 900), (2, 40), (2, 40), (3, 30), (4, 25)]);
+    assert!(archive.size(&history.image, tp, Offset(0)).await.expect("readable") > 5 * 61);
 }
