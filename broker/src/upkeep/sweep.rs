@@ -67,10 +67,13 @@ async fn sweep(node: &Node, image: &Image) -> Result<(), Error> {
     if parcels + unnamed > 0 {
         tracing::info!(parcels, unnamed, "sweeping what a crash left behind");
     }
+    // A reader may have kept what a fetch met before it was un-named.
+    found.parcels.iter().for_each(|key| node.fetching.reader().forget(key));
     node.bucket.delete(Kind::Parcel, found.parcels, Patience::Forever).await?;
     for kind in [Kind::Run, Kind::Checkpoint] {
         let of_kind = found.unnamed.iter().filter(|(is, _)| *is == kind).map(|(_, key)| key.clone());
-        node.bucket.delete(kind, of_kind.collect(), Patience::Forever).await?;
+        let keys: Vec<_> = of_kind.inspect(|key| node.fetching.reader().forget(key)).collect();
+        node.bucket.delete(kind, keys, Patience::Forever).await?;
     }
     for lane in found.lanes.into_iter().filter(|lane| now.is_forgettable(*lane)) {
         if let Err(error) = node.cluster.submit(Command::ForgetLane { lane }).await {
