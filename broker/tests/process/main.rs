@@ -21,6 +21,7 @@ use tidemark_proto::record::build::Builder;
 mod cli;
 mod copied;
 mod crowd;
+mod full_disk;
 mod gateway;
 mod live_config;
 mod metrics;
