@@ -67,8 +67,7 @@ impl Departed {
 impl Open {
     /// Whether it may not be read here any more.
     pub(super) fn is_released(&self) -> bool {
-        let released = self.leaving.as_ref().is_some_and(|leaving| leaving.phase != Phase::Draining);
-        released && !planted::is(Bug::ReadsAfterRelease)
+        self.leaving.as_ref().is_some_and(|leaving| leaving.phase != Phase::Draining)
     }
 
     /// Takes a write that has to wait for the end of the move, or gives it back.
