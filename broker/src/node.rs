@@ -266,7 +266,7 @@ impl Running {
     }
 }
 
-/// Hot segments on the first cache directory. A directory bucket is its own hot tier: nothing is written twice.
+/// Hot segments on the cache directories. A directory bucket is its own hot tier: nothing is written twice.
 fn hot_segments(config: &Arc<config::Broker>, bucket: &Bucket, cluster: &Cluster, seams: &Seams) -> Hot {
     let bytes = config.cache.hot_disk_bytes;
     if bytes == 0 || bucket.directory().is_some() {

@@ -241,7 +241,7 @@ impl Cutter {
         let parcels = input.parcels.into_iter().map(|(seq, footer, _)| (seq, footer)).collect();
         let added = self.draft.add(&self.node, &image, owned.lane.epoch, &memory, parcels).await;
         match added {
-            Ok(_) if self.draft.upto() == input.upto => true,
+            Ok(()) if self.draft.upto() == input.upto => true,
             Err(Trouble::NotOpen(tp)) => {
                 tracing::warn!(lane = %self.lane, partition = %tp, "a cut waits: the partition is not open");
                 false

@@ -2,7 +2,7 @@
 //!
 //! The data is in the bucket, so there is nothing to copy: the replicas asked for are noted, and ownership goes to the
 //! first of them that lives, which takes a few requests to the bucket. Until then the reassignment is in progress and may
-//! be cancelled: the leader stays, and replicas are chosen as before.
+//! be cancelled: the leader stays, and nothing is assigned any more.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

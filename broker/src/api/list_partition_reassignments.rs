@@ -45,7 +45,7 @@ fn respond(
         Some(topics) => topics.iter().any(|t| &*t.name == name && t.partition_indexes.contains(&index.0)),
     };
     let mut topics: BTreeMap<&str, Vec<OngoingPartitionReassignment>> = BTreeMap::new();
-    for (tp, _, successor) in view.image.moving() {
+    for (tp, successor) in view.image.moving() {
         let Some(topic) = view.image.topic(tp.topic).filter(|t| asked_for(&t.name, tp.partition)) else {
             continue;
         };

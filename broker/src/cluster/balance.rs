@@ -39,6 +39,9 @@ pub fn balance(image: &Image) -> Option<Balance> {
         match wanted(&led, p) {
             Some(node) if node == leader => {}
             Some(node) => {
+                // Counted, so that evenness does not move others for what this already mends.
+                led.entry(leader).and_modify(|count| *count = count.saturating_sub(1));
+                *led.get_mut(&node)? += 1;
                 moves.push((tp, node));
                 preferred += 1;
             }
@@ -206,6 +209,16 @@ mod tests {
         let replicas = vec![BrokerId(9), BrokerId(1)];
         image.apply(&Record::ReplicasAssigned { replicas, partitions: one(1) });
         assert_eq!(targets(&image), [(1, 1)], "the first one that lives");
+    }
+
+    #[test]
+    fn what_goes_to_preferred_leaders_counts_for_evenness() {
+        let mut image = image(2, &[1, 1, 1, 1]);
+        for index in [0, 1] {
+            let replicas = vec![BrokerId(2)];
+            image.apply(&Record::ReplicasAssigned { replicas, partitions: one(index) });
+        }
+        assert_eq!(targets(&image), [(0, 2), (1, 2)], "two each: no other has to move");
     }
 
     #[test]

@@ -315,6 +315,11 @@ impl Image {
         self.names.values().filter_map(|id| self.topics.get(id))
     }
 
+    /// Every partition, by topic id.
+    pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, &Partition)> {
+        self.topics.values().flat_map(|topic| topic.partitions())
+    }
+
     /// A partition.
     pub fn partition(&self, tp: TopicPartition) -> Option<&Partition> {
         self.topic(tp.topic)?.partition(tp.partition)
@@ -427,8 +432,7 @@ impl Image {
     /// The partitions whose log runs in `lane` now.
     pub fn led_by(&self, lane: LaneId) -> impl Iterator<Item = TopicPartition> {
         let open = move |p: &Partition| p.chain.last().is_some_and(|e| e.lane == lane && e.to.is_none());
-        let all = self.topics.values().flat_map(|topic| topic.partitions());
-        all.filter(move |(_, p)| open(p)).map(|(tp, _)| tp)
+        self.partitions().filter(move |(_, p)| open(p)).map(|(tp, _)| tp)
     }
 
     /// The replicas that Metadata reports: those assigned, or else the leader, then others alive, from racks not seen
@@ -463,9 +467,7 @@ impl Image {
         }
         out.into_iter().map(|b| b.node).collect()
     }
-}
 
-impl Image {
     /// The replicas that are in sync: all that live, since the bucket holds the data.
     pub fn in_sync(&self, replicas: &[BrokerId]) -> Vec<BrokerId> {
         let lives = |node: &&BrokerId| self.broker(**node).is_some_and(|b| b.alive);
@@ -473,9 +475,8 @@ impl Image {
     }
 
     /// The partitions with a move under way.
-    pub fn moving(&self) -> impl Iterator<Item = (TopicPartition, &Partition, Successor)> {
-        let all = self.topics.values().flat_map(|topic| topic.partitions());
-        all.filter_map(|(tp, p)| Some((tp, p, p.successor?)))
+    pub fn moving(&self) -> impl Iterator<Item = (TopicPartition, Successor)> {
+        self.partitions().filter_map(|(tp, p)| Some((tp, p.successor?)))
     }
 }
 

@@ -14,7 +14,7 @@ use tidemark_proto::id::{
 use tidemark_proto::kafka::error::ErrorCode;
 
 use super::command::{Command, Outcome, Refusal, Reply, Sealed};
-use super::image::{Broker, Image, Partition};
+use super::image::{Broker, Image};
 use super::placement::{Placement, home_of};
 use super::record::{Closed, Placed, Record, Scope};
 
@@ -126,6 +126,11 @@ impl Image {
         }
     }
 
+    /// The living broker that a command names as its sender.
+    fn sender(&self, by: BrokerEpoch) -> Result<&Broker, ErrorCode> {
+        self.broker_of(by).filter(|b| b.alive).ok_or(ErrorCode::StaleBrokerEpoch)
+    }
+
     /// Node ids given out by the controller start at 1 and are not used again.
     fn free_node(&self) -> BrokerId {
         BrokerId(self.brokers.keys().next_back().map_or(0, |node| node.0.max(0)) + 1)
@@ -148,7 +153,7 @@ impl Image {
         for (lane, _) in self.open_lanes(node) {
             let at = bound(sealed, lane);
             records.push(Record::LaneSealed { lane, at, recoverer: Some(node) });
-            records.extend(moved(Some(Closed { lane, to: at }), Some(home), self.led_from(lane)));
+            records.extend(moved(Some(Closed { lane, to: at }), Some(home), self.led_by(lane)));
         }
         records.extend(moved(None, Some(home), self.orphans()));
         records.extend(self.orphan_lanes().map(|lane| Record::LaneRecoverer { lane, recoverer: node }));
@@ -169,9 +174,9 @@ impl Image {
             let at = bound(sealed, lane);
             records.push(Record::LaneSealed { lane, at, recoverer });
             let closed = Some(Closed { lane, to: at });
-            let mut by_leader: BTreeMap<BrokerId, (Placed, Vec<(TopicId, PartitionIndex)>)> = BTreeMap::new();
+            let mut by_leader: BTreeMap<BrokerId, (Placed, Vec<TopicPartition>)> = BTreeMap::new();
             let mut nobody = Vec::new();
-            for tp in self.led_from(lane) {
+            for tp in self.led_by(lane) {
                 match placement.rather(self.heirs(tp)) {
                     Some(place) => by_leader.entry(place.node).or_insert((place, Vec::new())).1.push(tp),
                     None => nobody.push(tp),
@@ -196,26 +201,15 @@ impl Image {
         open.find(missing).map(|(lane, low)| Reply::SealFirst { lane, low })
     }
 
-    fn all_partitions(&self) -> impl Iterator<Item = ((TopicId, PartitionIndex), &Partition)> {
-        self.topics.values().flat_map(|topic| {
-            (0..).zip(&topic.partitions).map(|(index, p)| ((topic.id, PartitionIndex(index)), p))
-        })
-    }
-
-    fn led_from(&self, lane: LaneId) -> impl Iterator<Item = (TopicId, PartitionIndex)> {
-        let open = move |p: &Partition| p.chain.last().is_some_and(|e| e.lane == lane && e.to.is_none());
-        self.all_partitions().filter(move |(_, p)| open(p)).map(|(tp, _)| tp)
-    }
-
     /// Who should lead a partition rather than anybody: its successor, which may have read it, and its replicas.
-    fn heirs(&self, (topic, partition): (TopicId, PartitionIndex)) -> Vec<BrokerId> {
-        let row = self.partition(TopicPartition { topic, partition });
+    fn heirs(&self, tp: TopicPartition) -> Vec<BrokerId> {
+        let row = self.partition(tp);
         let successor = row.and_then(|p| p.successor).map(|s| s.node);
         successor.into_iter().chain(row.into_iter().flat_map(|p| p.assigned.iter().copied())).collect()
     }
 
-    fn orphans(&self) -> impl Iterator<Item = (TopicId, PartitionIndex)> {
-        self.all_partitions().filter(|(_, p)| p.leader.is_none()).map(|(tp, _)| tp)
+    fn orphans(&self) -> impl Iterator<Item = TopicPartition> {
+        self.partitions().filter(|(_, p)| p.leader.is_none()).map(|(tp, _)| tp)
     }
 
     /// Dead lanes that hold data and whose recoverer is dead or was never named.
@@ -228,9 +222,7 @@ impl Image {
     }
 
     fn allocate_producers(&self, by: BrokerEpoch) -> Result<Outcome, ErrorCode> {
-        if !self.broker_of(by).is_some_and(|b| b.alive) {
-            return Err(ErrorCode::StaleBrokerEpoch);
-        }
+        self.sender(by)?;
         let first = self.next_producer;
         let next =
             first.0.checked_add(PRODUCER_BLOCK).map(ProducerId).ok_or(ErrorCode::UnknownServerError)?;
@@ -293,21 +285,19 @@ fn bound(sealed: &[Sealed], lane: LaneId) -> Seq {
 fn moved(
     from: Option<Closed>,
     to: Option<Placed>,
-    which: impl IntoIterator<Item = (TopicId, PartitionIndex)>,
+    which: impl IntoIterator<Item = TopicPartition>,
 ) -> Option<Record> {
     let partitions = by_topic(which);
     (!partitions.is_empty()).then_some(Record::PartitionsMoved { from, to, partitions })
 }
 
 /// As records name partitions.
-fn by_topic(
-    which: impl IntoIterator<Item = (TopicId, PartitionIndex)>,
-) -> Vec<(TopicId, Vec<PartitionIndex>)> {
+fn by_topic(which: impl IntoIterator<Item = TopicPartition>) -> Vec<(TopicId, Vec<PartitionIndex>)> {
     let mut partitions: Vec<(TopicId, Vec<PartitionIndex>)> = Vec::new();
-    for (topic, index) in which {
+    for TopicPartition { topic, partition } in which {
         match partitions.last_mut() {
-            Some((last, indexes)) if *last == topic => indexes.push(index),
-            _ => partitions.push((topic, vec![index])),
+            Some((last, indexes)) if *last == topic => indexes.push(partition),
+            _ => partitions.push((topic, vec![partition])),
         }
     }
     partitions

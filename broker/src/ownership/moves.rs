@@ -26,6 +26,9 @@ type Led = (TopicPartition, LeaderEpoch, u64);
 /// Wait before a half of a move that could not be done is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// The same where the bucket holds something that cannot be read: each try costs a listing.
+const UNREADABLE: Duration = Duration::from_secs(5);
+
 /// See the module. Clones are the same moves.
 #[derive(Clone)]
 pub(super) struct Moves {
@@ -103,11 +106,7 @@ impl Moves {
         let node = self.node.id();
         loop {
             let image = self.node.cluster.image();
-            leds.retain(|(tp, led, planned)| {
-                let awaits = |s: Successor| s.node == node && !s.ready && s.planned == *planned;
-                let partition = image.partition(*tp).filter(|p| p.leader_epoch == *led);
-                partition.is_some_and(|p| p.successor.is_some_and(awaits))
-            });
+            leds.retain(|led| successor(&image, *led).is_some_and(|s| s.node == node && !s.ready));
             if leds.is_empty() {
                 return;
             }
@@ -116,20 +115,20 @@ impl Moves {
             let read = ahead.read(bucket, archive, &image, &partitions).await;
             if let Err(error) = read {
                 tracing::warn!(%error, "a partition on its way here cannot be read yet");
-            } else {
-                let from = self.commits.borrow().upto;
-                let command = Command::ReadyToLead {
-                    by: self.lane.epoch,
-                    from,
-                    partitions: leds.iter().map(|(tp, led, _)| (*tp, *led)).collect(),
-                };
-                match self.node.cluster.submit(command).await {
-                    Ok(_) => continue, // what is still awaited was not there when it was decided
-                    Err(code) if !code.is_retriable() => return,
-                    Err(_) => {}
-                }
+                sleep(UNREADABLE).await;
+                continue;
             }
-            sleep(AGAIN).await;
+            let from = self.commits.borrow().upto;
+            let command = Command::ReadyToLead {
+                by: self.lane.epoch,
+                from,
+                partitions: leds.iter().map(|(tp, led, _)| (*tp, *led)).collect(),
+            };
+            match self.node.cluster.submit(command).await {
+                Ok(_) => {} // what is still awaited was not there when it was decided
+                Err(code) if code.is_retriable() => sleep(AGAIN).await,
+                Err(_) => return,
+            }
         }
     }
 
@@ -138,10 +137,7 @@ impl Moves {
         loop {
             let turn = self.turn.lock().await;
             let image = self.node.cluster.image();
-            leds.retain(|(tp, led, planned)| {
-                let partition = image.partition(*tp).filter(|p| p.leader_epoch == *led);
-                partition.is_some_and(|p| p.successor.is_some_and(|s| s.ready && s.planned == *planned))
-            });
+            leds.retain(|led| successor(&image, *led).is_some_and(|s| s.ready));
             if leds.is_empty() {
                 return;
             }
@@ -214,6 +210,12 @@ impl Moves {
     }
 }
 
+/// Who is to take it, as long as that leader and that plan stand.
+fn successor(image: &Image, (tp, leader_epoch, planned): Led) -> Option<Successor> {
+    let partition = image.partition(tp).filter(|p| p.leader_epoch == leader_epoch)?;
+    partition.successor.filter(|s| s.planned == planned)
+}
+
 /// Gives all that this broker leads to others, where there are any; returns once that is done, or after `patience`.
 pub async fn drain(node: &Node, patience: Duration) {
     let Some(owned) = node.owned() else { return };
@@ -227,10 +229,10 @@ pub async fn drain(node: &Node, patience: Duration) {
         }
         let leaving = |image: &Image| {
             let moves = |tp| image.partition(tp).is_some_and(|p| p.successor.is_some());
-            image.led_by(owned.lane).filter(|tp| moves(*tp)).count()
+            image.led_by(owned.lane).any(moves)
         };
         let mut images = node.cluster.watch();
-        images.wait_for(|image| leaving(image) == 0).await.ok();
+        images.wait_for(|image| !leaving(image)).await.ok();
     };
     match timeout(patience, work).await {
         Ok(()) => tracing::info!("drained"),

@@ -56,6 +56,15 @@ pub fn appended(entry: &BatchEntry) -> Appended {
     }
 }
 
+/// Where a log that ends at `end` ends with `entry`; `None` where it holds that batch already.
+fn after(end: Offset, entry: &BatchEntry) -> Result<Option<Offset>, Gap> {
+    match entry.base_offset {
+        _ if entry.last_offset < end => Ok(None),
+        base if base == end => Ok(Some(entry.last_offset.plus(1))),
+        found => Err(Gap { expected: end, found }),
+    }
+}
+
 impl Base {
     /// Whether [`Self::replay`] would take all of `batches`.
     ///
@@ -63,14 +72,8 @@ impl Base {
     /// [`Gap`] where it would not.
     pub fn follows<'a>(&self, batches: impl IntoIterator<Item = &'a BatchEntry>) -> Result<(), Gap> {
         let mut end = self.end;
-        for entry in batches.into_iter() {
-            if entry.last_offset < end {
-                continue;
-            }
-            if entry.base_offset != end {
-                return Err(Gap { expected: end, found: entry.base_offset });
-            }
-            end = entry.last_offset.plus(1);
+        for entry in batches {
+            end = after(end, entry)?.unwrap_or(end);
         }
         Ok(())
     }
@@ -80,14 +83,9 @@ impl Base {
     /// # Errors
     /// [`Gap`] when offsets are missing or overlap: the partition goes offline, nothing is truncated (R13).
     pub fn replay(&mut self, entry: &BatchEntry) -> Result<bool, Gap> {
-        if entry.last_offset < self.end {
-            return Ok(false);
-        }
-        if entry.base_offset != self.end {
-            return Err(Gap { expected: self.end, found: entry.base_offset });
-        }
+        let Some(end) = after(self.end, entry)? else { return Ok(false) };
         enter(&mut self.epochs, &mut self.producers, &appended(entry));
-        self.end = entry.last_offset.plus(1);
+        self.end = end;
         Ok(true)
     }
 

@@ -6,10 +6,11 @@
 mod ahead;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
-use futures::StreamExt;
-use tidemark_proto::id::{LaneId, LeaderEpoch, Offset, Seq, TopicPartition};
+use futures::{Stream, TryStreamExt};
+use tidemark_proto::id::{ClusterId, LaneId, LeaderEpoch, Offset, Seq, TopicPartition};
 use tidemark_tiering::bucket::Bucket;
 use tidemark_tiering::error::Error;
 use tidemark_tiering::keys;
@@ -125,13 +126,24 @@ async fn read_lane(
     let known = ahead.parcels(lane, from, to);
     let rest = Seq(from.0 + known.len() as u64)..to;
     known.into_iter().for_each(|parcel| log.take_in(parcel, &wanted));
-    let mut footers = std::pin::pin!(recover::footers(bucket, image.cluster(), lane, rest));
-    while let Some(found) = footers.next().await {
-        let (seq, footer, size) = found?;
-        let key = keys::parcel(&lane, seq);
-        log.take_in(Arc::new(Parcel { lane, seq, key, footer, size }), &wanted);
+    let mut parcels = std::pin::pin!(parcels(bucket, image.cluster(), lane, rest));
+    while let Some(parcel) = parcels.try_next().await? {
+        log.take_in(parcel, &wanted);
     }
     Ok(log)
+}
+
+/// The parcels of a stretch of a lane, in order.
+fn parcels(
+    bucket: &Bucket,
+    cluster: ClusterId,
+    lane: LaneId,
+    range: Range<Seq>,
+) -> impl Stream<Item = Result<Arc<Parcel>, Error>> {
+    recover::footers(bucket, cluster, lane, range).map_ok(move |(seq, footer, size)| {
+        let key = keys::parcel(&lane, seq);
+        Arc::new(Parcel { lane, seq, key, footer, size })
+    })
 }
 
 impl LaneLog {

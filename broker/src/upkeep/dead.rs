@@ -84,7 +84,7 @@ impl Cutter {
             }
         }
         match draft.add(&self.node, image, own.epoch, &BucketOnly, parcels).await {
-            Ok(_) => true,
+            Ok(()) => true,
             // An older lane of the same partition has to be cut first.
             Err(Trouble::NotOpen(_) | Trouble::Gap(..)) => false,
             Err(error) => {

@@ -108,8 +108,8 @@ impl Draft {
         all.filter(|tp| !self.known.contains_key(tp) && image.partition(*tp).is_some()).collect()
     }
 
-    /// Writes the object of the next stretch, up to where another lane has to be cut first; gives how many parcels it
-    /// took. One at least: an older lane of a partition never waits for a newer one, parcel by parcel.
+    /// Writes the object of the next stretch, up to where another lane has to be cut first: [`Self::upto`] says how far.
+    /// One parcel at least: an older lane of a partition never waits for a newer one, parcel by parcel.
     ///
     /// # Errors
     /// See [`Trouble`].
@@ -120,10 +120,10 @@ impl Draft {
         creator: BrokerEpoch,
         source: &dyn Source,
         mut parcels: Parcels,
-    ) -> Result<usize, Trouble> {
+    ) -> Result<(), Trouble> {
         let (states, taken) = self.replay(image, &parcels)?;
         parcels.truncate(taken);
-        let Some(upto) = parcels.last().map(|(seq, _)| seq.next()) else { return Ok(0) };
+        let Some(upto) = parcels.last().map(|(seq, _)| seq.next()) else { return Ok(()) };
         self.state_bytes += states.values().map(state_bytes).sum::<usize>();
         let lane = self.lane;
         let job = cut::Job { cluster: image.cluster(), lane, creator, parcels, states };
@@ -131,7 +131,7 @@ impl Draft {
         let run = cut::object(&node.bucket, &node.seams, source, &job, &wanted).await?;
         self.runs.extend(run);
         self.upto = upto;
-        Ok(taken)
+        Ok(())
     }
 
     /// The partitions that moved, as of its end.

@@ -46,7 +46,8 @@ impl Reader {
         Reader { bucket, cluster, cache: Mutex::default() }
     }
 
-    /// The entries of `of` in the object at `key`, by offset: more than one where a partition did not fit.
+    /// The entries of `of` in the object at `key`, by offset: more than one where another lane held the
+    /// partition in between, or where it did not fit.
     pub async fn find(&self, key: &str, of: TopicPartition) -> Result<Vec<Arc<Partition>>, Error> {
         let root = self.root(key).await?;
         let mut found = Vec::new();

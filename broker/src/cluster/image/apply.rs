@@ -47,17 +47,17 @@ impl Image {
             Record::MovesPlanned { to, partitions } => {
                 let planned = self.version;
                 let successor = to.map(|node| Successor { node, ready: false, from: Seq(0), planned });
-                self.each_partition(partitions, |p| p.successor = successor);
+                each_partition(&mut self.topics, partitions, |p| p.successor = successor);
             }
             Record::SuccessorReady { node, from, partitions } => {
-                self.each_partition(partitions, |p| {
+                each_partition(&mut self.topics, partitions, |p| {
                     if let Some(successor) = p.successor.as_mut().filter(|s| s.node == *node) {
                         (successor.ready, successor.from) = (true, *from);
                     }
                 });
             }
             Record::ReplicasAssigned { replicas, partitions } => {
-                self.each_partition(partitions, |p| p.assigned.clone_from(replicas));
+                each_partition(&mut self.topics, partitions, |p| p.assigned.clone_from(replicas));
             }
             Record::BrokerRemoved { node } => {
                 Arc::make_mut(&mut self.brokers).remove(node);
@@ -158,49 +158,26 @@ impl Image {
     ) {
         let version = self.version;
         let low = from.and_then(|closed| self.lanes.get(&closed.lane)).map_or(Seq(0), |row| row.low);
-        let topics = Arc::make_mut(&mut self.topics);
         let led = Arc::make_mut(&mut self.led);
-        for (topic, indexes) in partitions {
-            let Some(row) = topics.get_mut(topic) else { continue };
-            let row = Arc::make_mut(row);
-            for index in indexes {
-                let at = usize::try_from(index.0).unwrap_or(usize::MAX);
-                let Some(partition) = row.partitions.get_mut(at) else { continue };
-                if let Some(old) = partition.leader.take()
-                    && let Some(count) = led.get_mut(&old)
-                {
-                    *count = count.saturating_sub(1);
-                    if *count == 0 {
-                        led.remove(&old);
-                    }
+        each_partition(&mut self.topics, partitions, |partition| {
+            if let Some(old) = partition.leader.take()
+                && let Some(count) = led.get_mut(&old)
+            {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    led.remove(&old);
                 }
-                partition.close(from, low);
-                if let Some(place) = to {
-                    partition.leader = Some(place.node);
-                    partition.leader_epoch.0 += 1;
-                    partition.chain.push(place.entry(partition.leader_epoch));
-                    *led.entry(place.node).or_default() += 1;
-                }
-                partition.assigned_at = version;
-                partition.successor = None;
             }
-        }
-    }
-
-    fn each_partition(
-        &mut self,
-        partitions: &[(TopicId, Vec<PartitionIndex>)],
-        change: impl Fn(&mut Partition),
-    ) {
-        let topics = Arc::make_mut(&mut self.topics);
-        for (topic, indexes) in partitions {
-            let Some(row) = topics.get_mut(topic) else { continue };
-            let row = Arc::make_mut(row);
-            for index in indexes {
-                let at = usize::try_from(index.0).unwrap_or(usize::MAX);
-                row.partitions.get_mut(at).into_iter().for_each(&change);
+            partition.close(from, low);
+            if let Some(place) = to {
+                partition.leader = Some(place.node);
+                partition.leader_epoch.0 += 1;
+                partition.chain.push(place.entry(partition.leader_epoch));
+                *led.entry(place.node).or_default() += 1;
             }
-        }
+            partition.assigned_at = version;
+            partition.successor = None;
+        });
     }
 
     /// `node` is dead: it leads nothing next.
@@ -342,6 +319,23 @@ impl Image {
             }
         }
         self.led = Arc::new(led);
+    }
+}
+
+/// Changes the partitions that a record names, as far as they are there.
+fn each_partition(
+    topics: &mut Arc<BTreeMap<TopicId, Arc<Topic>>>,
+    partitions: &[(TopicId, Vec<PartitionIndex>)],
+    mut change: impl FnMut(&mut Partition),
+) {
+    let topics = Arc::make_mut(topics);
+    for (topic, indexes) in partitions {
+        let Some(row) = topics.get_mut(topic) else { continue };
+        let row = Arc::make_mut(row);
+        for index in indexes {
+            let at = usize::try_from(index.0).unwrap_or(usize::MAX);
+            row.partitions.get_mut(at).into_iter().for_each(&mut change);
+        }
     }
 }
 

@@ -24,7 +24,7 @@ impl Image {
         let Cut { by, lane, low, version } = cut;
         let row = self.lane(lane).ok_or(ErrorCode::StaleBrokerEpoch)?;
         // A zombie's cut: its lane is sealed, or its epoch is not the recoverer's (R14, R18).
-        let sender = self.broker_of(by).filter(|b| b.alive).ok_or(ErrorCode::StaleBrokerEpoch)?;
+        let sender = self.sender(by)?;
         let allowed = match row.sealed {
             None => lane.epoch == by,
             Some(_) => row.recoverer == Some(sender.node),
@@ -55,7 +55,7 @@ impl Image {
     /// never allocated again (R1), its seal stays where it is (R21), so it needs no row to stay dead.
     pub fn is_forgettable(&self, lane: LaneId) -> bool {
         let Some(row) = self.lane(lane) else { return false };
-        let named = || self.all_partitions().any(|(_, p)| p.chain.iter().any(|e| e.lane == lane));
+        let named = || self.partitions().any(|(_, p)| p.chain.iter().any(|e| e.lane == lane));
         row.sealed == Some(row.low) && row.recoverer.is_none() && !named()
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tidemark_proto::id::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, Seq, TopicId, TopicPartition};
+use tidemark_proto::id::{BrokerEpoch, BrokerId, LeaderEpoch, Seq, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 
 use super::super::command::{Outcome, Reply};
@@ -13,28 +13,20 @@ use super::super::record::{Closed, Placed, Record};
 use super::{by_topic, done, moved};
 
 /// Partitions by where they go.
-type Groups<K> = BTreeMap<K, Vec<(TopicId, PartitionIndex)>>;
-
-fn of(tp: TopicPartition) -> (TopicId, PartitionIndex) {
-    (tp.topic, tp.partition)
-}
+type Groups<K> = BTreeMap<K, Vec<TopicPartition>>;
 
 impl Image {
-    fn sender(&self, by: BrokerEpoch) -> Result<&Broker, ErrorCode> {
-        self.broker_of(by).filter(|b| b.alive).ok_or(ErrorCode::StaleBrokerEpoch)
-    }
-
     pub(super) fn plan_moves(&self, moves: &[(TopicPartition, BrokerId)]) -> Vec<Record> {
         let moves: BTreeMap<TopicPartition, BrokerId> = moves.iter().copied().collect();
         let (mut planned, mut orphans) = (Groups::<Option<BrokerId>>::new(), Groups::<BrokerId>::new());
         for (tp, node) in moves {
             let (Some(p), Some(home)) = (self.partition(tp), home_of(self, node)) else { continue };
             match (p.leader, p.successor) {
-                (None, _) => orphans.entry(home.node).or_default().push(of(tp)),
+                (None, _) => orphans.entry(home.node).or_default().push(tp),
                 (Some(leader), None) if leader == node => {}
-                (Some(leader), Some(_)) if leader == node => planned.entry(None).or_default().push(of(tp)),
+                (Some(leader), Some(_)) if leader == node => planned.entry(None).or_default().push(tp),
                 (_, Some(successor)) if successor.node == node => {}
-                _ => planned.entry(Some(node)).or_default().push(of(tp)),
+                _ => planned.entry(Some(node)).or_default().push(tp),
             }
         }
         let planned = planned.into_iter().map(|(to, which)| {
@@ -57,7 +49,7 @@ impl Image {
             let awaited = |s: Successor| s.node == node && !s.ready;
             self.partition(*tp).is_some_and(|p| p.leader_epoch == *led && p.successor.is_some_and(awaited))
         };
-        let partitions = by_topic(partitions.iter().filter(waits).map(|(tp, _)| of(*tp)));
+        let partitions = by_topic(partitions.iter().filter(waits).map(|(tp, _)| *tp));
         let none = partitions.is_empty();
         let record = Record::SuccessorReady { node, from, partitions };
         Ok(done(if none { Vec::new() } else { vec![record] }))
@@ -87,7 +79,7 @@ impl Image {
             let successor = p.successor.filter(|s| s.planned == *planned && home_of(self, s.node).is_some());
             rows.push(successor.is_some());
             if let Some(successor) = successor {
-                groups.entry((successor.node, successor.from)).or_default().push(of(*tp));
+                groups.entry((successor.node, successor.from)).or_default().push(*tp);
             }
         }
         let closed = Some(Closed { lane, to: bound });
@@ -105,7 +97,7 @@ impl Image {
             return Ok(Outcome::reply(Reply::Done)); // there is nobody to take anything
         }
         let mut moves = Vec::new();
-        for (tp, p) in self.topics.values().flat_map(|topic| topic.partitions()) {
+        for (tp, p) in self.partitions() {
             if p.leader == Some(node) && p.successor.is_none() {
                 moves.extend(placement.rather(p.assigned.iter().copied()).map(|place| (tp, place.node)));
             }
@@ -124,7 +116,7 @@ impl Image {
         for (tp, replicas) in assigned {
             let Some(p) = self.partition(tp) else { continue };
             if p.assigned != *replicas {
-                groups.entry(replicas).or_default().push(of(tp));
+                groups.entry(replicas).or_default().push(tp);
             }
             moves
                 .extend(replicas.iter().find(|node| home_of(self, **node).is_some()).map(|node| (tp, *node)));

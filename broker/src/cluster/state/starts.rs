@@ -14,7 +14,7 @@ impl Image {
         by: BrokerEpoch,
         starts: &[(TopicPartition, LeaderEpoch, Offset)],
     ) -> Result<Outcome, ErrorCode> {
-        let sender = self.broker_of(by).filter(|b| b.alive).ok_or(ErrorCode::StaleBrokerEpoch)?;
+        let sender = self.sender(by)?;
         let (mut moved, mut rows) = (Vec::new(), Vec::with_capacity(starts.len()));
         for (tp, leader_epoch, offset) in starts {
             let led = self

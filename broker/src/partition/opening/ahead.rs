@@ -7,15 +7,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::TryStreamExt;
 use parking_lot::Mutex;
 use tidemark_proto::id::{LaneId, Seq, TopicPartition};
 use tidemark_tiering::bucket::{Bucket, Kind, Patience};
 use tidemark_tiering::error::Error;
 use tidemark_tiering::keys::{self, Name};
-use tidemark_tiering::lane::recover;
 
 use super::super::index::Parcel;
+use super::parcels;
 use crate::archive::Archive;
 use crate::cluster::image::Image;
 
@@ -39,10 +39,10 @@ impl Ahead {
         (from.0..to.0).map_while(|seq| kept.parcels.get(&(lane, Seq(seq))).cloned()).collect()
     }
 
-    fn keep(&self, parcel: Parcel) {
+    fn keep(&self, parcel: Arc<Parcel>) {
         let at = (parcel.lane, parcel.seq);
         let mut kept = self.0.lock();
-        if kept.parcels.insert(at, Arc::new(parcel)).is_none() {
+        if kept.parcels.insert(at, parcel).is_none() {
             kept.order.push_back(at);
         }
         if kept.order.len() > PARCELS
@@ -77,11 +77,9 @@ impl Ahead {
                 None => durable_end(bucket, lane, from).await?,
             };
             let known = Seq(from.0 + self.parcels(lane, from, to).len() as u64);
-            let mut footers = std::pin::pin!(recover::footers(bucket, image.cluster(), lane, known..to));
-            while let Some(found) = footers.next().await {
-                let (seq, footer, size) = found?;
-                let key = keys::parcel(&lane, seq);
-                self.keep(Parcel { lane, seq, key, footer, size });
+            let mut parcels = std::pin::pin!(parcels(bucket, image.cluster(), lane, known..to));
+            while let Some(parcel) = parcels.try_next().await? {
+                self.keep(parcel);
             }
         }
         Ok(())
@@ -112,7 +110,7 @@ mod tests {
         let ahead = Ahead::default();
         let keep = |seq| {
             let (key, footer) = (keys::parcel(&lane, Seq(seq)), Arc::default());
-            ahead.keep(Parcel { lane, seq: Seq(seq), key, footer, size: 1 });
+            ahead.keep(Arc::new(Parcel { lane, seq: Seq(seq), key, footer, size: 1 }));
         };
         let given =
             |from, to| ahead.parcels(lane, Seq(from), Seq(to)).iter().map(|p| p.seq.0).collect::<Vec<_>>();

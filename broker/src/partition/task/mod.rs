@@ -85,6 +85,7 @@ pub enum Ended {
 }
 
 struct Open {
+    /// When it was opened, or went on after it had refused writes.
     opened: tokio::time::Instant,
     state: State,
     index: Index,

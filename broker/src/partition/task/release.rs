@@ -140,7 +140,11 @@ impl Task {
 
     pub(super) fn on_keep(&mut self, partitions: &[TopicPartition]) {
         for tp in partitions {
-            let Some(leaving) = self.open_mut(*tp).and_then(|open| open.leaving.take()) else { continue };
+            let Some(open) = self.open_mut(*tp) else { continue };
+            let Some(leaving) = open.leaving.take() else { continue };
+            if leaving.phase == Phase::Stalled {
+                open.opened = tokio::time::Instant::now(); // what was refused may be on its way back
+            }
             for (number, at, write) in leaving.held {
                 self.on_write(number, at, write);
             }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_proto::id::{
-    BrokerEpoch, ClusterId, LaneId, LeaderEpoch, Life, Millis, Nonce, Offset, PartitionIndex, Seq, TopicId,
-    TopicPartition,
+    BrokerEpoch, ClusterId, LaneId, LeaderEpoch, Life, Millis, Nonce, Offset, PartitionIndex, ProducerEpoch,
+    ProducerId, Seq, TopicId, TopicPartition,
 };
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::record::build::Builder;
@@ -87,7 +87,12 @@ impl World {
     /// Writes a batch that goes out as parcel `seq` at once and is answered after `stall`.
     async fn write(&self, seq: u64, stall: Duration) -> Answer {
         self.store.fail_next(Verb::Put, &keys::parcel(&LANE, Seq(seq)), Fault::Stall(stall));
-        let batch = Builder::new().append(Millis(1_000), None, Some(b"value")).build();
+        self.send(Builder::new()).await
+    }
+
+    /// Writes a batch that goes out at once.
+    async fn send(&self, mut batch: Builder) -> Answer {
+        let batch = batch.append(Millis(1_000), None, Some(b"value")).build();
         let write = Write { tp: TP, batch, leader_epoch: None };
         let answer = self.doors.produce(vec![write], false, true).await.expect("the doors are open");
         sleep(Duration::from_millis(1)).await;
@@ -310,6 +315,21 @@ async fn nobody_is_held_for_longer_than_the_move_is_worth() {
     assert_eq!(told(held).await, Err(ErrorCode::NotLeaderOrFollower));
     let late = world.write(0, Duration::ZERO).await;
     assert_eq!(told(late).await, Err(ErrorCode::NotLeaderOrFollower), "the release may be in force");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_stays_takes_no_second_batch_before_the_first_that_it_refused() {
+    let world = World::new().await;
+    sleep(10 * SECOND).await; // long open
+    world.release().await.await.expect("nothing is in flight");
+    let numbered = |sequence| world.send(Builder::new().producer(ProducerId(7), ProducerEpoch(0), sequence));
+    let first = numbered(0).await;
+    world.order(Order::Stall(vec![TP])).await;
+    assert_eq!(told(first).await, Err(ErrorCode::NotLeaderOrFollower));
+    world.order(Order::Keep(vec![TP])).await;
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(told(numbered(1).await).await, Err(ErrorCode::NotLeaderOrFollower), "its first is not back");
+    assert_eq!(told(numbered(0).await).await, Ok(Offset(0)));
 }
 
 #[tokio::test(start_paused = true)]
