@@ -82,6 +82,8 @@ sights! {
     Released: "R17 partition released",
     /// A release came too late for its plan: the partition stayed.
     ReleaseRefused: "R17 release refused, kept",
+    /// A move took too long and was called off.
+    CalledOff: "R17 move called off",
     /// A cut by a broker that may not was refused.
     ZombieCut: "R18 zombie's cut refused",
     /// A cut was committed.

@@ -2,7 +2,7 @@
 //!
 //! The data is in the bucket, so there is nothing to copy: the replicas asked for are noted, and ownership goes to the
 //! first of them that lives, which takes a few requests to the bucket. Until then the reassignment is in progress and may
-//! be cancelled: the leader stays, and nothing is assigned any more.
+//! be cancelled: the leader stays, and what was assigned before is assigned again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ pub async fn handle(
         if !change.assigned.is_empty() {
             node.cluster.submit(Command::AssignReplicas { assigned: change.assigned }).await?;
         }
-        if !change.stay.is_empty() {
-            node.cluster.submit(Command::PlanMoves { moves: change.stay }).await?;
+        if !change.cancelled.is_empty() {
+            node.cluster.submit(Command::CancelReassignments { partitions: change.cancelled }).await?;
         }
         Ok(())
     };
@@ -53,8 +53,7 @@ pub async fn handle(
 #[derive(Debug, Default)]
 struct Change {
     assigned: Vec<(TopicPartition, Vec<BrokerId>)>,
-    /// Moves called off: to the leader.
-    stay: Vec<(TopicPartition, BrokerId)>,
+    cancelled: Vec<TopicPartition>,
 }
 
 fn respond(
@@ -114,12 +113,11 @@ fn judge(
     };
     let tp = TopicPartition { topic: topic.id, partition: index };
     let Some(replicas) = &asked.replicas else {
-        let (Some(leader), Some(_)) = (row.leader, row.successor) else {
+        if row.successor.is_none() {
             let why = "No partition reassignment is in progress.";
             return Err(Refusal::new(ErrorCode::NoReassignmentInProgress, why));
-        };
-        change.assigned.push((tp, Vec::new()));
-        change.stay.push((tp, leader));
+        }
+        change.cancelled.push(tp);
         return Ok(());
     };
     let bad = |why: String| Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, why));

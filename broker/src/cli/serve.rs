@@ -327,6 +327,7 @@ async fn join(
         election: times.election_wait,
         ack: times.ack_doubt,
         balance: times.balance,
+        moving: times.moving,
         delete_grace: times.delete_grace,
         ..Timings::default()
     };

@@ -16,6 +16,38 @@ const MOVES: usize = 1_000;
 /// Brokers whose counts differ by no more than a tenth are even enough, so that a cluster comes to rest.
 const TOLERANCE: u32 = 10;
 
+/// A broker to which moves of so many partitions were called off lately is given none.
+const STRIKES: usize = 3;
+
+/// Moves that were called off lately, and are not planned again yet.
+#[derive(Clone, Debug, Default)]
+pub struct Avoid {
+    moves: BTreeSet<(TopicPartition, BrokerId)>,
+    brokers: BTreeSet<BrokerId>,
+}
+
+impl Avoid {
+    /// Of these moves.
+    pub fn new(moves: impl IntoIterator<Item = (TopicPartition, BrokerId)>) -> Avoid {
+        let moves: BTreeSet<_> = moves.into_iter().collect();
+        let mut strikes = BTreeMap::<BrokerId, usize>::new();
+        moves.iter().for_each(|(_, node)| *strikes.entry(*node).or_default() += 1);
+        let brokers = strikes.into_iter().filter(|(_, count)| *count >= STRIKES).map(|(node, _)| node);
+        Avoid { brokers: brokers.collect(), moves }
+    }
+
+    /// Whether `tp` is not to go to `node`.
+    pub fn holds(&self, tp: TopicPartition, node: BrokerId) -> bool {
+        self.brokers.contains(&node) || self.moves.contains(&(tp, node))
+    }
+
+    /// Whether `tp` could not be moved to somebody.
+    fn stuck(&self, tp: TopicPartition) -> bool {
+        let all = (tp, BrokerId(i32::MIN))..=(tp, BrokerId(i32::MAX));
+        self.moves.range(all).next().is_some()
+    }
+}
+
 /// What to move, and a sentence that says why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
@@ -25,8 +57,8 @@ pub struct Balance {
     pub why: String,
 }
 
-/// What would balance the cluster as it is; `None` where it is balanced, or on its way.
-pub fn balance(image: &Image) -> Option<Balance> {
+/// What would balance the cluster as it is, without what is to be avoided; `None` where it is balanced, or on its way.
+pub fn balance(image: &Image, avoid: &Avoid) -> Option<Balance> {
     let mut led: BTreeMap<BrokerId, u32> =
         image.live().filter(|b| !b.draining).map(|b| (b.node, image.led(b.node))).collect();
     if led.is_empty() || image.moving().next().is_some() {
@@ -36,7 +68,7 @@ pub fn balance(image: &Image) -> Option<Balance> {
     let (mut preferred, mut drained) = (0, 0);
     for (tp, p) in image.topics().flat_map(|topic| topic.partitions()) {
         let Some(leader) = p.leader else { continue };
-        match wanted(&led, p) {
+        match wanted(&led, p, |node| avoid.holds(tp, node)) {
             Some(node) if node == leader => {}
             Some(node) => {
                 // Counted, so that evenness does not move others for what this already mends.
@@ -45,16 +77,17 @@ pub fn balance(image: &Image) -> Option<Balance> {
                 moves.push((tp, node));
                 preferred += 1;
             }
+            None if led.contains_key(&leader) && avoid.stuck(tp) => {}
             None if led.contains_key(&leader) => free.entry(leader).or_default().add(tp),
             None => {
-                let (node, _) = least(&led)?;
+                let Some((node, _)) = least(&led, |node| avoid.holds(tp, node)) else { continue };
                 *led.get_mut(&node)? += 1;
                 moves.push((tp, node));
                 drained += 1;
             }
         }
     }
-    let even = evened(&mut led, &mut free);
+    let even = evened(&mut led, &mut free, avoid);
     let (most, fewest) = (led.values().max().copied()?, led.values().min().copied()?);
     moves.extend(even.iter().copied());
     moves.truncate(MOVES);
@@ -67,18 +100,25 @@ pub fn balance(image: &Image) -> Option<Balance> {
 }
 
 /// Who was assigned and may lead.
-fn wanted(led: &BTreeMap<BrokerId, u32>, p: &Partition) -> Option<BrokerId> {
-    p.assigned.iter().find(|node| led.contains_key(node)).copied()
+fn wanted(
+    led: &BTreeMap<BrokerId, u32>,
+    p: &Partition,
+    avoided: impl Fn(BrokerId) -> bool,
+) -> Option<BrokerId> {
+    let may = |node: &&BrokerId| led.contains_key(node) && (p.leader == Some(**node) || !avoided(**node));
+    p.assigned.iter().find(may).copied()
 }
 
-fn least(led: &BTreeMap<BrokerId, u32>) -> Option<(BrokerId, u32)> {
-    led.iter().min_by_key(|(_, count)| **count).map(|(node, count)| (*node, *count))
+fn least(led: &BTreeMap<BrokerId, u32>, avoided: impl Fn(BrokerId) -> bool) -> Option<(BrokerId, u32)> {
+    let may = led.iter().filter(|(node, _)| !avoided(**node));
+    may.min_by_key(|(_, count)| **count).map(|(node, count)| (*node, *count))
 }
 
 /// Takes from who leads most and gives to who leads fewest, until they are even enough.
 fn evened(
     led: &mut BTreeMap<BrokerId, u32>,
     free: &mut BTreeMap<BrokerId, Share>,
+    avoid: &Avoid,
 ) -> Vec<(TopicPartition, BrokerId)> {
     let mut moves = Vec::new();
     while moves.len() < MOVES {
@@ -88,7 +128,7 @@ fn evened(
         else {
             break;
         };
-        let Some((to, fewest)) = least(led) else { break };
+        let Some((to, fewest)) = least(led, |node| avoid.brokers.contains(&node)) else { break };
         if most - fewest <= (most / TOLERANCE).max(1) {
             break;
         }
@@ -161,7 +201,7 @@ mod tests {
     }
 
     fn targets(image: &Image) -> Vec<(i32, i32)> {
-        let moves = balance(image).map(|plan| plan.moves).unwrap_or_default();
+        let moves = balance(image, &Avoid::default()).map(|plan| plan.moves).unwrap_or_default();
         let mut rows: Vec<_> = moves.into_iter().map(|(tp, node)| (tp.partition.0, node.0)).collect();
         rows.sort_unstable();
         rows
@@ -191,16 +231,50 @@ mod tests {
 
     #[test]
     fn an_even_cluster_and_a_lone_broker_are_left_alone() {
-        assert_eq!(balance(&image(3, &[1, 2, 3, 1, 2])), None);
-        assert_eq!(balance(&image(1, &[1, 1, 1])), None);
-        assert_eq!(balance(&image(0, &[])), None);
+        assert_eq!(targets(&image(3, &[1, 2, 3, 1, 2])), []);
+        assert_eq!(targets(&image(1, &[1, 1, 1])), []);
+        assert_eq!(targets(&image(0, &[])), []);
     }
 
     #[test]
     fn nothing_is_planned_while_something_moves() {
         let mut image = image(2, &[1, 1, 1, 1]);
         image.apply(&Record::MovesPlanned { to: Some(BrokerId(2)), partitions: one(0) });
-        assert_eq!(balance(&image), None);
+        assert_eq!(targets(&image), []);
+    }
+
+    fn tp(index: i32) -> TopicPartition {
+        TopicPartition { topic: TopicId(Uuid::from_u128(1)), partition: PartitionIndex(index) }
+    }
+
+    #[test]
+    fn what_was_called_off_is_left_alone_and_others_go_instead() {
+        let image = image(2, &[1, 1, 1, 1]);
+        let avoid = Avoid::new([(tp(3), BrokerId(2))]);
+        let moves = balance(&image, &avoid).map(|plan| plan.moves);
+        assert_eq!(moves, Some(vec![(tp(2), BrokerId(2)), (tp(1), BrokerId(2))]));
+        let avoid = Avoid::new([0, 1, 2].map(|index| (tp(index), BrokerId(2))));
+        assert_eq!(balance(&image, &avoid), None, "a broker that could take none of three");
+    }
+
+    #[test]
+    fn a_preferred_leader_that_could_not_take_it_yields_to_the_next_for_now() {
+        let mut image = image(3, &[1]);
+        let replicas = vec![BrokerId(2), BrokerId(1), BrokerId(3)];
+        image.apply(&Record::ReplicasAssigned { replicas, partitions: one(0) });
+        assert_eq!(targets(&image), [(0, 2)]);
+        assert_eq!(balance(&image, &Avoid::new([(tp(0), BrokerId(2))])), None, "the next one leads already");
+    }
+
+    #[test]
+    fn a_drain_goes_elsewhere_where_one_broker_could_not_take_it() {
+        let mut image = image(3, &[1]);
+        image.apply(&Record::BrokerDraining { node: BrokerId(1), epoch: BrokerEpoch(1) });
+        assert_eq!(targets(&image), [(0, 2)]);
+        let plan = balance(&image, &Avoid::new([(tp(0), BrokerId(2))]));
+        assert_eq!(plan.map(|plan| plan.moves), Some(vec![(tp(0), BrokerId(3))]));
+        let both = Avoid::new([(tp(0), BrokerId(2)), (tp(0), BrokerId(3))]);
+        assert_eq!(balance(&image, &both), None);
     }
 
     #[test]

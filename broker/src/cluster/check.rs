@@ -86,6 +86,11 @@ impl Image {
             let alive = self.broker(successor.node).is_some_and(|b| b.alive);
             assert!(alive, "{tp}: its successor lives");
         }
+        let under_way = p.successor.is_some();
+        assert!(
+            under_way || p.assigned_before.is_none(),
+            "{tp}: nothing is under way that could be cancelled"
+        );
         if let Some(home) = p.home {
             assert!(self.checkpoints.contains_key(&home), "{tp}: its checkpoint is still named");
         }

@@ -160,6 +160,11 @@ pub enum Command {
         /// Which, and to whom.
         moves: Vec<(TopicPartition, BrokerId)>,
     },
+    /// Calls moves off that take too long: the partitions stay where they are.
+    CallOff {
+        /// Which, and the versions of their plans; one whose plan is another by now goes on.
+        moves: Vec<(TopicPartition, u64)>,
+    },
     /// Says that the sender, as their successor, has read what there is of partitions.
     ReadyToLead {
         /// The broker epoch of the sender.
@@ -189,6 +194,11 @@ pub enum Command {
     AssignReplicas {
         /// Which, and whom.
         assigned: Vec<(TopicPartition, Vec<BrokerId>)>,
+    },
+    /// Calls off moves that are under way, and gives back the replicas that were assigned before them.
+    CancelReassignments {
+        /// Which.
+        partitions: Vec<TopicPartition>,
     },
     /// Sets (`Some`) or removes (`None`) client quotas.
     SetQuotas {

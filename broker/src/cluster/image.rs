@@ -139,6 +139,8 @@ pub struct Partition {
     pub successor: Option<Successor>,
     /// The replicas somebody assigned, the preferred leader first; empty: [`Image::replicas`] chooses.
     pub assigned: Vec<BrokerId>,
+    /// What was assigned when the move under way began, if that is other than now: what cancelling it gives back.
+    pub assigned_before: Option<Box<[BrokerId]>>,
 }
 
 /// A topic.

@@ -8,6 +8,7 @@
 mod balancer;
 mod course;
 mod followers;
+mod overdue;
 mod proof;
 mod snapshots;
 
@@ -40,6 +41,7 @@ use super::wire::Entry;
 use balancer::Balancer;
 use course::{Course, Then};
 use followers::Followers;
+use overdue::Overdue;
 use proof::Proof;
 use snapshots::Snapshots;
 
@@ -114,6 +116,7 @@ pub(super) struct Owner {
     followers: Followers,
     snapshots: Snapshots,
     balancer: Balancer,
+    overdue: Overdue,
     tasks: Vec<AbortHandle>,
     inner: mpsc::Sender<Inner>,
     dead: Option<Life>,
@@ -210,6 +213,7 @@ impl Owner {
             followers: Followers::new(seal),
             snapshots: Snapshots::new(kept),
             balancer: Balancer::default(),
+            overdue: Overdue::default(),
             tasks: Vec::new(),
             inner,
             dead,
@@ -372,6 +376,7 @@ impl Owner {
         self.tasks.retain(|task| !task.is_finished());
         self.followers.alive();
         self.grant(now);
+        self.call_off_if_due(now);
         self.balance_if_due(now);
         for silent in self.roll.silent(now) {
             let Some(life) = self.durable.broker(silent.node).map(|b| b.life) else { continue };

@@ -112,10 +112,12 @@ impl Image {
             }
             Command::MoveLogStarts { by, starts } => self.move_log_starts(*by, starts),
             Command::PlanMoves { moves } => Ok(done(self.plan_moves(moves))),
+            Command::CallOff { moves } => Ok(done(self.call_off(moves))),
             Command::ReadyToLead { by, from, partitions } => self.ready_to_lead(*by, *from, partitions),
             Command::Release { by, bound, partitions } => self.release(*by, *bound, partitions),
             Command::Drain { by } => self.drain(*by),
             Command::AssignReplicas { assigned } => Ok(done(self.assign_replicas(assigned))),
+            Command::CancelReassignments { partitions } => Ok(done(self.cancel_reassignments(partitions))),
             Command::SetQuotas { entity, set, validate_only } => {
                 Ok(self.set_quotas(entity, set, *validate_only))
             }

@@ -24,6 +24,8 @@ pub struct Timings {
     /// Between two looks at whether the brokers lead their shares; the first so long after brokers came or went. `None`:
     /// never.
     pub balance: Option<Duration>,
+    /// A move whose successor, and then whose leader, takes longer than this is called off.
+    pub moving: Duration,
     /// Before collected objects are deleted.
     pub delete_grace: Duration,
     /// A snapshot is due when the log since the last outgrows half of it, at least this (E9).
@@ -44,6 +46,7 @@ impl Default for Timings {
             submit: Duration::from_secs(30),
             ack: Duration::from_secs(60),
             balance: None,
+            moving: Duration::from_secs(60),
             delete_grace: Duration::from_secs(600),
             snapshot_min: 1 << 20,
             request_weight: 32 << 10,

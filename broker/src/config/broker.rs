@@ -145,6 +145,8 @@ pub struct Timings {
     pub stuck: Duration,
     /// Between two looks at whether brokers lead their shares; `None`: never.
     pub balance: Option<Duration>,
+    /// `tidemark.move.timeout.ms`.
+    pub moving: Duration,
     /// Between un-naming an object and deleting it.
     pub delete_grace: Duration,
 }
@@ -408,6 +410,7 @@ fn timings(s: &Settings) -> Timings {
         election_wait: millis(s, "tidemark.election.wait.ms"),
         ack_doubt: millis(s, "tidemark.ack.doubt.ms"),
         stuck: millis(s, "tidemark.stuck.ms"),
+        moving: millis(s, "tidemark.move.timeout.ms"),
         balance: s.flag("auto.leader.rebalance.enable").then(|| millis(s, "tidemark.balance.ms")),
         delete_grace: millis(s, "tidemark.delete.grace.ms"),
     }

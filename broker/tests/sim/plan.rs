@@ -105,6 +105,7 @@ impl Plan {
             "offsets.topic.num.partitions=2".to_owned(),
             "group.initial.rebalance.delay.ms=0".to_owned(),
             "tidemark.balance.ms=4000".to_owned(),
+            "tidemark.move.timeout.ms=3000".to_owned(),
         ];
         let numbers = [
             ("tidemark.cut.parcels", self.cut_parcels),

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use tidemark_broker::cluster::command::Command;
 use tidemark_tiering::bucket::faults::Weather;
 use tidemark_tiering::keys;
 use tokio::time::Instant;
@@ -14,12 +15,13 @@ use crate::world::World;
 impl World {
     /// One race that starts at `slot`; `false` if the cluster has nobody for it now.
     pub fn race(&mut self, slot: usize) -> bool {
-        match self.entropy.below(11) {
+        match self.entropy.below(12) {
             0..3 => self.takeover_of_the_living(),
             3..5 => self.frozen_controller(),
             5..8 => self.frozen_cutter(slot),
             8 => self.late_candidate(slot),
             9 => self.slow_heirs(slot),
+            10 => self.blind_successor(slot),
             _ => self.doubtful_lane(slot),
         }
         .is_some()
@@ -144,6 +146,21 @@ impl World {
         self.kill(slot);
         let at = Instant::now() + self.ms(0, 6_000);
         self.mends.push((at, Mend::Start(slot)));
+        Some(())
+    }
+
+    /// All that others lead is to go to `slot`, which cannot read their lanes for longer than a move may take (R17).
+    fn blind_successor(&mut self, slot: usize) -> Option<()> {
+        self.other(slot)?;
+        let node = self.brokers[slot].as_ref()?.running.lock().as_ref()?.node.clone();
+        self.count("race: blind successor");
+        let image = node.cluster.image();
+        let lanes = image.lanes().filter(|(_, row)| row.node != node.id());
+        let slow = lanes.map(|(lane, _)| (keys::lane(&lane), self.ms(5_000, 20_000))).collect();
+        let time = self.ms(4_000, 9_000);
+        self.slowed(slot, Weather { slow, ..Weather::default() }, time);
+        let moves = image.partitions().map(|(tp, _)| (tp, node.id())).collect();
+        self.outside.spawn(async move { node.cluster.submit(Command::PlanMoves { moves }).await });
         Some(())
     }
 

@@ -47,7 +47,10 @@ impl Image {
             Record::MovesPlanned { to, partitions } => {
                 let planned = self.version;
                 let successor = to.map(|node| Successor { node, ready: false, from: Seq(0), planned });
-                each_partition(&mut self.topics, partitions, |p| p.successor = successor);
+                each_partition(&mut self.topics, partitions, |p| match successor {
+                    Some(_) => p.successor = successor,
+                    None => p.stays(),
+                });
             }
             Record::SuccessorReady { node, from, partitions } => {
                 each_partition(&mut self.topics, partitions, |p| {
@@ -57,7 +60,12 @@ impl Image {
                 });
             }
             Record::ReplicasAssigned { replicas, partitions } => {
-                each_partition(&mut self.topics, partitions, |p| p.assigned.clone_from(replicas));
+                each_partition(&mut self.topics, partitions, |p| {
+                    let before = std::mem::replace(&mut p.assigned, replicas.clone());
+                    if p.successor.is_some() && p.assigned_before.is_none() {
+                        p.assigned_before = Some(before.into());
+                    }
+                });
             }
             Record::BrokerRemoved { node } => {
                 Arc::make_mut(&mut self.brokers).remove(node);
@@ -176,7 +184,7 @@ impl Image {
                 *led.entry(place.node).or_default() += 1;
             }
             partition.assigned_at = version;
-            partition.successor = None;
+            partition.stays();
         });
     }
 
@@ -189,7 +197,7 @@ impl Image {
         for topic in Arc::make_mut(&mut self.topics).values_mut() {
             if topic.partitions.iter().any(to_it) {
                 let partitions = &mut Arc::make_mut(topic).partitions;
-                partitions.iter_mut().filter(|p| to_it(p)).for_each(|p| p.successor = None);
+                partitions.iter_mut().filter(|p| to_it(p)).for_each(Partition::stays);
             }
         }
     }
@@ -340,6 +348,11 @@ fn each_partition(
 }
 
 impl Partition {
+    /// No move is under way any more: it has arrived, or was called off.
+    fn stays(&mut self) {
+        (self.successor, self.assigned_before) = (None, None);
+    }
+
     fn close(&mut self, from: Option<Closed>, low: Seq) {
         let Some(from) = from else { return };
         if let Some(entry) = self.chain.last_mut()

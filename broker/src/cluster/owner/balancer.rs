@@ -29,7 +29,7 @@ impl Owner {
             return;
         }
         self.balancer.due = Some(now + every);
-        let Some(plan) = balance(&self.pending) else { return };
+        let Some(plan) = balance(&self.pending, &self.overdue.avoid(now)) else { return };
         tracing::info!(moves = plan.moves.len(), why = plan.why, "balancing");
         self.submit(Command::PlanMoves { moves: plan.moves }, oneshot::channel().0);
     }

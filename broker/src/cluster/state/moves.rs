@@ -37,6 +37,19 @@ impl Image {
         planned.chain(orphans).collect()
     }
 
+    /// Whatever holds a move up, what waits for it to end goes on. A release that is on its way then is refused, since it
+    /// names the plan.
+    pub(super) fn call_off(&self, moves: &[(TopicPartition, u64)]) -> Vec<Record> {
+        let moves: BTreeMap<TopicPartition, u64> = moves.iter().copied().collect();
+        let stands = |(tp, planned): &(TopicPartition, u64)| {
+            let successor = self.partition(*tp).and_then(|p| p.successor);
+            successor.is_some_and(|s| s.planned == *planned)
+        };
+        let partitions = by_topic(moves.into_iter().filter(stands).map(|(tp, _)| tp));
+        let none = partitions.is_empty();
+        if none { Vec::new() } else { vec![Record::MovesPlanned { to: None, partitions }] }
+    }
+
     /// What has another leader or successor by now is passed over.
     pub(super) fn ready_to_lead(
         &self,
@@ -109,22 +122,43 @@ impl Image {
         Ok(done(records))
     }
 
+    /// The plans come first: what was assigned before is remembered for as long as there is one.
     pub(super) fn assign_replicas(&self, assigned: &[(TopicPartition, Vec<BrokerId>)]) -> Vec<Record> {
         let assigned: BTreeMap<TopicPartition, &Vec<BrokerId>> =
             assigned.iter().map(|(tp, replicas)| (*tp, replicas)).collect();
-        let (mut groups, mut moves) = (BTreeMap::<&Vec<BrokerId>, Vec<_>>::new(), Vec::new());
+        let (mut groups, mut moves) = (Groups::<Vec<BrokerId>>::new(), Vec::new());
         for (tp, replicas) in assigned {
             let Some(p) = self.partition(tp) else { continue };
             if p.assigned != *replicas {
-                groups.entry(replicas).or_default().push(tp);
+                groups.entry(replicas.clone()).or_default().push(tp);
             }
             moves
                 .extend(replicas.iter().find(|node| home_of(self, **node).is_some()).map(|node| (tp, *node)));
         }
-        let given = groups.into_iter().map(|(replicas, which)| {
-            let (replicas, partitions) = (replicas.clone(), by_topic(which));
-            Record::ReplicasAssigned { replicas, partitions }
-        });
-        given.chain(self.plan_moves(&moves)).collect()
+        let mut records = self.plan_moves(&moves);
+        records.extend(given(groups));
+        records
     }
+
+    /// A partition that is not under way stays as it is.
+    pub(super) fn cancel_reassignments(&self, partitions: &[TopicPartition]) -> Vec<Record> {
+        let (mut groups, mut plans) = (Groups::<Vec<BrokerId>>::new(), Vec::new());
+        for tp in partitions {
+            let Some(p) = self.partition(*tp) else { continue };
+            plans.extend(p.successor.map(|s| (*tp, s.planned)));
+            if let Some(before) = p.assigned_before.as_deref().filter(|before| **before != *p.assigned) {
+                groups.entry(before.to_vec()).or_default().push(*tp);
+            }
+        }
+        let mut records = self.call_off(&plans);
+        records.extend(given(groups));
+        records
+    }
+}
+
+fn given(groups: Groups<Vec<BrokerId>>) -> impl Iterator<Item = Record> {
+    groups.into_iter().map(|(replicas, which)| {
+        let partitions = by_topic(which);
+        Record::ReplicasAssigned { replicas, partitions }
+    })
 }

@@ -103,6 +103,48 @@ fn a_successor_that_dies_leaves_the_partition_where_it_is() {
 }
 
 #[test]
+fn a_move_that_is_called_off_stays_and_a_late_release_moves_nothing() {
+    let (mut image, [one, two, _]) = cluster();
+    let planned = plan(&mut image, 2);
+    told(&mut image, Command::CallOff { moves: vec![(TP, planned + 1)] });
+    assert!(row(&image).successor.is_some(), "it was another plan that took too long");
+    let partitions = vec![(TP, LeaderEpoch(0))];
+    told(&mut image, Command::ReadyToLead { by: two, from: Seq(3), partitions });
+    told(&mut image, Command::CallOff { moves: vec![(TP, planned)] });
+    assert_eq!((row(&image).successor, row(&image).leader), (None, Some(BrokerId(1))));
+    assert!(!release(&mut image, one, 5, planned));
+    assert_eq!(row(&image).leader, Some(BrokerId(1)));
+}
+
+#[test]
+fn a_cancelled_reassignment_gives_back_what_was_assigned_before() {
+    let (mut image, [one, ..]) = cluster();
+    let assign = |image: &mut Image, nodes: &[i32]| {
+        let nodes = nodes.iter().map(|node| BrokerId(*node)).collect();
+        told(image, Command::AssignReplicas { assigned: vec![(TP, nodes)] });
+    };
+    let cancel = |image: &mut Image| told(image, Command::CancelReassignments { partitions: vec![TP] });
+    let assigned = |image: &Image| row(image).assigned.iter().map(|node| node.0).collect::<Vec<_>>();
+    assign(&mut image, &[1, 2]);
+    assert_eq!(row(&image).successor, None, "it leads already");
+    assign(&mut image, &[3, 2]);
+    assign(&mut image, &[2, 3]);
+    assert_eq!(assigned(&image), [2, 3]);
+    cancel(&mut image);
+    assert_eq!((assigned(&image), row(&image).successor), (vec![1, 2], None), "as before the first of them");
+    cancel(&mut image);
+    assert_eq!(assigned(&image), [1, 2], "nothing is under way");
+    plan(&mut image, 3);
+    cancel(&mut image);
+    assert_eq!((assigned(&image), row(&image).successor), (vec![1, 2], None), "a move that assigned nothing");
+    assign(&mut image, &[2]);
+    let planned = row(&image).successor.expect("a move").planned;
+    assert!(release(&mut image, one, 3, planned));
+    cancel(&mut image);
+    assert_eq!(assigned(&image), [2], "it has arrived");
+}
+
+#[test]
 fn a_leader_that_dies_leaves_it_to_the_successor_that_was_planned() {
     let (mut image, [one, ..]) = cluster();
     plan(&mut image, 3);

@@ -23,7 +23,7 @@ struct Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    (0u8..19, 0u8..6, 0u8..8, any::<u8>()).prop_map(|(verb, a, b, c)| Act { verb, a, b, c })
+    (0u8..21, 0u8..6, 0u8..8, any::<u8>()).prop_map(|(verb, a, b, c)| Act { verb, a, b, c })
 }
 
 fn command(image: &Image, step: u128, act: Act) -> Command {
@@ -92,7 +92,7 @@ fn command(image: &Image, step: u128, act: Act) -> Command {
         },
         11 => Command::NoteSwept { below: image.position() },
         12 => Command::Drain { by: epoch },
-        13..=16 => {
+        13..=18 => {
             let all: Vec<_> = image.topics().flat_map(|t| t.partitions()).collect();
             let Some((tp, p)) = all.get(usize::from(c) % all.len().max(1)) else {
                 return Command::Drain { by: epoch };
@@ -103,11 +103,13 @@ fn command(image: &Image, step: u128, act: Act) -> Command {
             let plan = p.successor.map_or(0, |s| s.planned);
             match verb {
                 13 => Command::PlanMoves { moves: vec![(*tp, node)] },
-                14 => {
+                17 => {
                     let replicas = (0..i32::from(b % 4)).map(|n| BrokerId((i32::from(a) + n) % 4)).collect();
                     Command::AssignReplicas { assigned: vec![(*tp, replicas)] }
                 }
-                15 => Command::ReadyToLead {
+                14 => Command::CallOff { moves: vec![(*tp, plan + u64::from(a == 0))] },
+                15 => Command::CancelReassignments { partitions: vec![*tp] },
+                16 => Command::ReadyToLead {
                     by: of(p.successor.map(|s| s.node)),
                     from: Seq(u64::from(b)),
                     partitions: vec![(*tp, p.leader_epoch)],

@@ -172,6 +172,10 @@ fn topic_to(topic: &Topic) -> pb::TopicRow {
             planned: s.planned,
         }),
         assigned: p.assigned.iter().map(|n| n.0).collect(),
+        assigned_before: p
+            .assigned_before
+            .as_ref()
+            .map(|before| pb::Nodes { nodes: before.iter().map(|n| n.0).collect() }),
     };
     pb::TopicRow {
         id: id_bytes(topic.id.0),
@@ -207,6 +211,7 @@ fn topic_from(row: pb::TopicRow) -> Read<Topic> {
                 planned: s.planned,
             }),
             assigned: p.assigned.into_iter().map(BrokerId).collect(),
+            assigned_before: p.assigned_before.map(|n| n.nodes.into_iter().map(BrokerId).collect()),
         })
     };
     Ok(Topic {

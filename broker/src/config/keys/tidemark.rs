@@ -110,6 +110,13 @@ pub const KEYS: &[Key] = &[
     )
     .at_least(100),
     key(
+        "tidemark.move.timeout.ms",
+        Long,
+        "60000",
+        "A move of a partition is called off when its next leader takes longer than this to read it, or its leader to let go.",
+    )
+    .at_least(100),
+    key(
         "tidemark.cut.parcels",
         Int,
         "256",
