@@ -28,12 +28,13 @@ class Trouble(Exception):
 
 
 def free_port(tries=200):
-    """A port that is free now, and so are the ones an S3 server takes beside it."""
+    """A port that is free now, and so are the ones an S3 server takes beside it and 10000 above."""
     for _ in range(tries):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        if port < 50000 and all(port_is_free(p) for p in range(port + 1, port + 4)):
+        beside = [p for i in range(4) for p in (port + i, port + 10_000 + i)]
+        if port < 50_000 and all(map(port_is_free, beside)):
             return port
     raise Trouble("no free port was found")
 
@@ -140,9 +141,9 @@ def put_bucket(port):
 class Proxy:
     """The fault proxy of tidemark-bench before a store."""
 
-    def __init__(self, binary, upstream, directory, seed):
+    def __init__(self, binary, upstream, directory, seed, listen="127.0.0.1:0"):
         log = Path(directory) / "proxy.log"
-        command = [binary, "proxy", "--upstream", upstream, "--seed", seed]
+        command = [binary, "proxy", "--upstream", upstream, "--seed", seed, "--listen", listen]
         self.child = Child("the fault proxy", command, log)
         wait_for("the fault proxy", lambda: "control http://" in log.read_text(), 10, self.child.alive)
         words = log.read_text().split()
@@ -193,29 +194,28 @@ class Bucket:
 
 
 class Broker:
-    """One `tidemark serve`, started again as often as wanted on the same port, with its own log.dirs."""
+    """One `tidemark serve`, started again as often as wanted on the same port, with its own log.dirs; on this host, or
+    on one of `hosts`."""
 
-    def __init__(self, binary, node, bucket, directory, more=None):
-        self.binary, self.node, self.port = binary, node, free_port()
+    def __init__(self, binary, node, bucket, directory, more=None, host=None):
+        self.binary, self.node, self.port, self.host = binary, node, free_port(), host
+        self.address = f"{host.address if host else '127.0.0.1'}:{self.port}"
         self.directory = Path(directory) / f"broker-{node}"
         self.log = self.directory / "broker.log"
         self.settings = {
             "node.id": node,
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "listeners": f"PLAINTEXT://{self.address}",
             "log.dirs": self.directory / "nvme",
+            **({"tidemark.peer.listen": f"{host.address}:0"} if host else {}),
             "tidemark.http.listen": "127.0.0.1:0",
             **bucket.settings,
             **(more or {}),
         }
         self.child = None
 
-    @property
-    def address(self):
-        return f"127.0.0.1:{self.port}"
-
     def command(self):
         sets = [part for name, value in self.settings.items() for part in ("--set", f"{name}={value}")]
-        return [self.binary, "serve", *sets]
+        return [*(self.host.prefix if self.host else []), self.binary, "serve", *sets]
 
     def start(self, patience=60, wait=True):
         env = {"AWS_ACCESS_KEY_ID": S3_KEY, "AWS_SECRET_ACCESS_KEY": S3_SECRET}
@@ -225,7 +225,7 @@ class Broker:
 
     def wait_ready(self, patience=60):
         try:
-            wait_for(self.child.name, lambda: answers(self.port), patience, self.child.alive)
+            wait_for(self.child.name, lambda: answers(self.address), patience, self.child.alive)
         except Trouble as trouble:
             raise Trouble(f"{trouble}; the end of {self.log}:\n{self.child.tail()}") from None
 
@@ -300,7 +300,7 @@ class ApacheKafka:
             if format_it.process.wait(60) != 0:
                 raise Trouble(f"Apache Kafka could not be formatted:\n{format_it.tail()}")
         self.child = Child("Apache Kafka", self._command("kafka.Kafka", self.file), self.log)
-        wait_for(self.child.name, lambda: answers(self.port), patience, self.child.alive)
+        wait_for(self.child.name, lambda: answers(self.address), patience, self.child.alive)
 
     def stop(self):
         """Ends it in good order; its data stays. A JVM that was asked to end says 143."""
@@ -312,11 +312,12 @@ class ApacheKafka:
             self.child.end(signal.SIGKILL)
 
 
-def answers(port):
-    """Whether a Kafka broker answers ApiVersions on the port."""
+def answers(address):
+    """Whether a Kafka broker answers ApiVersions there."""
+    host, _, port = address.rpartition(":")
     request = bytes.fromhex("0000000f 0012 0000 00000001 0005") + b"smoke"
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        with socket.create_connection((host, int(port)), timeout=2) as connection:
             connection.settimeout(2)
             connection.sendall(request)
             return connection.recv(8)[4:8] == b"\0\0\0\1"

@@ -1,6 +1,6 @@
 //! What the bucket holds at the end, looked at without any broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidemark_tiering::bucket::Memory;
 use tidemark_tiering::format::{Header, Kind};
@@ -22,16 +22,25 @@ fn logs(memory: &Memory) -> BTreeMap<String, Vec<(u64, bool)>> {
     logs
 }
 
-/// Which rare objects there are.
-pub fn objects(memory: &Memory) -> BTreeMap<&'static str, u64> {
-    let mut counts = BTreeMap::from([("R13 void parcel", 0), ("E3 void metadata", 0)]);
-    for (log, objects) in logs(memory) {
-        let Some(sealed) = objects.iter().find(|(_, seal)| *seal).map(|(seq, _)| *seq) else { continue };
-        let void = objects.iter().filter(|(seq, seal)| *seq > sealed && !seal).count() as u64;
-        let name = if log.starts_with("wal/") { "R13 void parcel" } else { "E3 void metadata" };
-        *counts.entry(name).or_default() += void;
+/// Objects that landed above a seal. They are looked for now and then: what collects garbage takes them too.
+#[derive(Debug, Default)]
+pub struct Voids(BTreeSet<(String, u64)>);
+
+impl Voids {
+    /// Takes in what there is now.
+    pub fn look(&mut self, memory: &Memory) {
+        for (log, objects) in logs(memory) {
+            let sealed = objects.iter().find(|(_, seal)| *seal).map_or(u64::MAX, |(seq, _)| *seq);
+            let void = objects.iter().filter(|(seq, seal)| *seq > sealed && !seal);
+            self.0.extend(void.map(|(seq, _)| (log.clone(), *seq)));
+        }
     }
-    counts
+
+    /// How many there were, by the rule that makes them void.
+    pub fn counts(&self) -> [(&'static str, u64); 2] {
+        let parcels = self.0.iter().filter(|(log, _)| log.starts_with("wal/")).count() as u64;
+        [("R13 void parcel", parcels), ("E3 void metadata", self.0.len() as u64 - parcels)]
+    }
 }
 
 /// What no broker would tell: every object is whole, and has the name it says.

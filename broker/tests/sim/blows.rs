@@ -229,6 +229,7 @@ impl World {
 
     /// What an operator's supervisor does: a process that ended is started again.
     pub fn supervise(&mut self) {
+        self.look();
         for slot in 0..self.plan.brokers {
             let ended = self.brokers[slot].as_ref().is_some_and(|b| {
                 let mut running = b.running.lock();

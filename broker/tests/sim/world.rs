@@ -51,6 +51,7 @@ pub struct World {
     /// The bucket.
     pub store: Arc<Faulty>,
     memory: Arc<Memory>,
+    voids: audit::Voids,
     clock: Arc<dyn Clock>,
     /// Randomness of what befalls.
     pub entropy: Entropy,
@@ -81,6 +82,7 @@ pub async fn run(plan: Plan) -> Outcome {
     let world = World {
         store,
         memory,
+        voids: audit::Voids::default(),
         clock,
         net: Net::new(entropy.fork(), outside.clone()),
         peers: MemoryNet::new(entropy.fork(), Duration::from_millis(1)),
@@ -181,6 +183,11 @@ impl World {
         Broker { address, seams, store, running }
     }
 
+    /// Looks for what will soon be gone.
+    pub fn look(&mut self) {
+        self.voids.look(&self.memory);
+    }
+
     /// Counts something rare.
     pub fn count(&mut self, what: &str) {
         tracing::info!(what, "befalls");
@@ -191,7 +198,8 @@ impl World {
     fn tally(&mut self) {
         let faults = self.store.counts().into_iter().map(|(name, n)| (format!("store: {name}"), n));
         let rules = witness::take().into_iter().map(|(name, n)| (name.to_owned(), n));
-        let objects = audit::objects(&self.memory).into_iter().map(|(name, n)| (name.to_owned(), n));
+        self.look();
+        let objects = self.voids.counts().into_iter().map(|(name, n)| (name.to_owned(), n));
         for (name, n) in faults.chain(rules).chain(objects) {
             *self.counters.entry(name).or_default() += n;
         }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,13 +19,13 @@ import (
 )
 
 type client struct {
-	bootstrap string
+	bootstrap []string
 	admin     *kadm.Client
 	producers map[string]*kgo.Client
 }
 
 func main() {
-	c := &client{bootstrap: os.Args[1], producers: map[string]*kgo.Client{}}
+	c := &client{bootstrap: strings.Split(os.Args[1], ","), producers: map[string]*kgo.Client{}}
 	own, err := c.connect()
 	if err != nil {
 		panic(err)
@@ -64,7 +65,7 @@ func main() {
 }
 
 func (c *client) connect(more ...kgo.Opt) (*kgo.Client, error) {
-	base := []kgo.Opt{kgo.SeedBrokers(c.bootstrap), kgo.FetchMaxWait(100 * time.Millisecond), kgo.MetadataMinAge(100 * time.Millisecond), kgo.MetadataMaxAge(time.Second)}
+	base := []kgo.Opt{kgo.SeedBrokers(c.bootstrap...), kgo.FetchMaxWait(100 * time.Millisecond), kgo.MetadataMinAge(100 * time.Millisecond), kgo.MetadataMaxAge(time.Second)}
 	return kgo.NewClient(append(base, more...)...)
 }
 

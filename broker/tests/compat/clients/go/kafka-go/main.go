@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 )
 
 type client struct {
-	bootstrap string
+	bootstrap []string
 	raw       *kafka.Client
 	kept      *kafka.Transport
 	writers   map[string]*kafka.Writer
@@ -24,9 +25,9 @@ type client struct {
 }
 
 func main() {
-	c := &client{bootstrap: os.Args[1], writers: map[string]*kafka.Writer{}}
+	c := &client{bootstrap: strings.Split(os.Args[1], ","), writers: map[string]*kafka.Writer{}}
 	c.kept = &kafka.Transport{}
-	c.raw = &kafka.Client{Addr: kafka.TCP(c.bootstrap), Timeout: lines.Patience, Transport: c.kept}
+	c.raw = &kafka.Client{Addr: kafka.TCP(c.bootstrap...), Timeout: lines.Patience, Transport: c.kept}
 	lines.Serve(lines.Client{
 		Hello: lines.Map{
 			"version": "v0.4.51", "idempotent": false, "static": false,
@@ -124,7 +125,7 @@ func (c *client) writer(r *lines.Request) *kafka.Writer {
 	}
 	acks := map[string]kafka.RequiredAcks{"0": kafka.RequireNone, "1": kafka.RequireOne}
 	writer := &kafka.Writer{
-		Addr: kafka.TCP(c.bootstrap), Balancer: &balancer{}, BatchBytes: 5_000_000, BatchTimeout: 5 * time.Millisecond,
+		Addr: kafka.TCP(c.bootstrap...), Balancer: &balancer{}, BatchBytes: 5_000_000, BatchTimeout: 5 * time.Millisecond,
 		RequiredAcks: kafka.RequireAll, MaxAttempts: 20,
 		Compression: map[string]kafka.Compression{
 			"gzip": kafka.Gzip, "snappy": kafka.Snappy, "lz4": kafka.Lz4, "zstd": kafka.Zstd,
@@ -194,7 +195,7 @@ func (c *client) consume(r *lines.Request) (lines.Map, error) {
 	ctx, cancel := patience()
 	defer cancel()
 	reader := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: []string{c.bootstrap}, GroupID: r.Group, Topic: r.Topic, StartOffset: kafka.FirstOffset,
+		Brokers: c.bootstrap, GroupID: r.Group, Topic: r.Topic, StartOffset: kafka.FirstOffset,
 		MaxWait: 100 * time.Millisecond, MaxBytes: 10_000_000,
 	})
 	defer reader.Close()
@@ -216,7 +217,7 @@ func (c *client) read(r *lines.Request) (lines.Map, error) {
 	ctx, cancel := patience()
 	defer cancel()
 	reader := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: []string{c.bootstrap}, Topic: r.Topic, Partition: *r.Partition, MaxWait: 100 * time.Millisecond,
+		Brokers: c.bootstrap, Topic: r.Topic, Partition: *r.Partition, MaxWait: 100 * time.Millisecond,
 		MaxBytes: 10_000_000,
 	})
 	defer reader.Close()
@@ -298,7 +299,7 @@ func (c *client) commit(r *lines.Request) (lines.Map, error) {
 
 func (c *client) member(r *lines.Request, leave <-chan struct{}, told *lines.Membership) error {
 	config := kafka.ConsumerGroupConfig{
-		ID: r.Group, Brokers: []string{c.bootstrap}, Topics: []string{r.Topic}, StartOffset: kafka.FirstOffset,
+		ID: r.Group, Brokers: c.bootstrap, Topics: []string{r.Topic}, StartOffset: kafka.FirstOffset,
 		HeartbeatInterval: 300 * time.Millisecond, SessionTimeout: r.Session(), RebalanceTimeout: 10 * time.Second,
 	}
 	if r.Assignor != "" {
@@ -333,7 +334,7 @@ func (c *client) member(r *lines.Request, leave <-chan struct{}, told *lines.Mem
 // follow reads a partition until the generation ends.
 func (c *client) follow(ctx context.Context, topic string, from kafka.PartitionAssignment, generation *kafka.Generation, told *lines.Membership) {
 	reader := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: []string{c.bootstrap}, Topic: topic, Partition: from.ID, MaxWait: 100 * time.Millisecond, MaxBytes: 10_000_000,
+		Brokers: c.bootstrap, Topic: topic, Partition: from.ID, MaxWait: 100 * time.Millisecond, MaxBytes: 10_000_000,
 	})
 	defer reader.Close()
 	if err := reader.SetOffset(from.Offset); err != nil {

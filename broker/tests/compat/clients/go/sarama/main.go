@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +28,7 @@ func main() {
 	if err != nil {
 		panic(err)
 	}
-	c := &client{bootstrap: os.Args[1:2], version: version, producers: map[string]sarama.SyncProducer{}}
+	c := &client{bootstrap: strings.Split(os.Args[1], ","), version: version, producers: map[string]sarama.SyncProducer{}}
 	if c.admin, err = sarama.NewClusterAdmin(c.bootstrap, c.config()); err != nil {
 		panic(err)
 	}
