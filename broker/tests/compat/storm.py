@@ -216,7 +216,17 @@ class Reader(Task):
 def read_all(bootstrap, partitions):
     """Everything from the beginning to the end offsets as they are now: {partition: [(offset, value)]}."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "quiet", "enable.auto.commit": False, **QUIET})
-    ends = [consumer.get_watermark_offsets(TopicPartition(TOPIC, p), timeout=60, cached=False)[1] for p in range(partitions)]
+    ends = []
+
+    def asked():
+        try:
+            ends.append(consumer.get_watermark_offsets(TopicPartition(TOPIC, len(ends)), timeout=10, cached=False)[1])
+        except KafkaException as error:
+            if not error.args[0].retriable():
+                raise
+        return len(ends) == partitions
+
+    wait_for("the end offsets", asked, PATIENCE_S)
     consumer.assign([TopicPartition(TOPIC, p, OFFSET_BEGINNING) for p in range(partitions)])
     found, deadline = {p: [] for p in range(partitions)}, time.monotonic() + PATIENCE_S
     while any(not found[p] or found[p][-1][0] + 1 < end for p, end in enumerate(ends) if end):
@@ -241,7 +251,7 @@ class Storm:
         self.proxy = Proxy(args.bench, store.endpoint, directory, args.seed, f"{BUCKET}:0")
         on_end.append(self.proxy.end)
         bucket = Bucket.s3(self.proxy.endpoint)
-        more = {"tidemark.peer.secret": "storm-secret", **dict(pair.split("=", 1) for pair in args.set)}
+        more = {"tidemark.peer.secret": "storm-secret", "tidemark.balance.ms": 2000, **dict(pair.split("=", 1) for pair in args.set)}
         self.brokers = [
             Broker(args.tidemark, n, bucket, directory, more, host) for n, host in enumerate(self.hosts.hosts, 1)
         ]
