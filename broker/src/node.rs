@@ -31,6 +31,7 @@ use crate::config;
 use crate::ledger::{self, Groups};
 use crate::loggers::Loggers;
 use crate::metrics::{Metrics, sources};
+use crate::near::{Answers, Near};
 use crate::ownership::{self, Exit, Owned};
 use crate::partition::Partitions;
 use crate::partition::fetching::Fetching;
@@ -93,6 +94,8 @@ pub struct Node {
     pub fetching: Fetching,
     /// The metadata.
     pub cluster: Cluster,
+    /// Reads of what others lead.
+    pub near: Near,
     /// The partitions this broker owns.
     pub partitions: Partitions,
     /// The groups it coordinates.
@@ -147,7 +150,11 @@ impl Node {
         let fetch_memory = Budget::new(config.cache.fetch_memory_bytes);
         let (reads, memory) = (fetching.clone(), fetch_memory.clone());
         metrics.register(move |samples| sources::reads(&reads, &memory, samples));
-        Arc::new(Node {
+        let near = Near::new(cluster.clone());
+        let told = near.clone();
+        metrics.register(move |samples| sources::near(told.counts(), samples));
+        let node = Arc::new(Node {
+            near,
             archive,
             ahead: Ahead::default(),
             fetch_memory,
@@ -167,7 +174,9 @@ impl Node {
             metrics,
             loggers: Loggers::of_process(),
             authorizer,
-        })
+        });
+        node.cluster.answer_reads(Arc::new(Answers::new(&node)));
+        node
     }
 
     /// This broker's id; -1 before it is registered for the first time.

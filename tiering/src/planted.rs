@@ -30,10 +30,12 @@ pub enum Bug {
     NoSeal,
     /// A partition is released while batches of it are in flight (R17).
     ReleaseWithoutDrain,
+    /// A replica serves by a plan that it was given before, without asking the leader again (R25).
+    PlanKept,
 }
 
 /// All of them.
-pub const ALL: [Bug; 12] = [
+pub const ALL: [Bug; 13] = [
     Bug::AckBeforeDurable,
     Bug::DuplicateAckedEarly,
     Bug::StaleReads,
@@ -46,6 +48,7 @@ pub const ALL: [Bug; 12] = [
     Bug::MetadataAckedEarly,
     Bug::NoSeal,
     Bug::ReleaseWithoutDrain,
+    Bug::PlanKept,
 ];
 
 #[cfg(feature = "planted-bugs")]

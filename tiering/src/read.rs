@@ -117,6 +117,22 @@ impl Reader {
         cut(key, &range, chunks.start, found)
     }
 
+    /// Starts to bring all of an object into the cache, by one request, so that those who read parts of it share
+    /// that. Does nothing for what is larger than one request, and for files.
+    pub fn bring(&self, kind: Kind, key: &str, size: u64) {
+        let fits = size <= self.0.config.chunks_per_get as u64 * CHUNK;
+        let Ok(chunks) = chunks(&(0..size)) else { return };
+        if !fits || self.is_local() {
+            return;
+        }
+        let object: Arc<str> = Arc::from(key);
+        let held = |number| self.0.cache.peek(&ChunkKey { object: object.clone(), number }).is_some();
+        let missing: Vec<u32> = chunks.filter(|number| !held(*number)).collect();
+        if !missing.is_empty() {
+            drop(self.join(kind, &object, missing, Some(size), false));
+        }
+    }
+
     /// A handle for one who reads on and on: it reads ahead.
     pub fn handle(&self) -> Handle {
         Handle::new(self.clone())

@@ -100,6 +100,10 @@ sights! {
     SlowCommit: "R23 slow metadata commit",
     /// A read was refused for want of a fresh session.
     Stale: "R24 read refused, session not fresh",
+    /// A client was sent to a replica near it.
+    SentNear: "R25 client sent to a replica",
+    /// A replica served what another broker leads.
+    ReadNear: "R25 read served by a replica",
     /// A broker's session lapsed at the controller.
     Lapsed: "R24 session expired",
     /// A reader met a snapshot and restarted from it.

@@ -53,7 +53,7 @@ mod list_offsets;
 mod list_partition_reassignments;
 mod list_transactions;
 #[cfg(test)]
-mod log_house;
+pub(crate) mod log_house;
 #[cfg(test)]
 mod log_tests;
 pub mod metadata;

@@ -29,6 +29,7 @@ use crate::metrics::{Idle, Metrics, process, sources};
 use crate::node::{Node, Parts, Running};
 use crate::ownership::Exit;
 use crate::partition::Query;
+use crate::rack;
 use crate::server::{Bound, Server};
 
 /// The runtime of every command.
@@ -97,7 +98,7 @@ struct Process {
 
 impl Process {
     async fn start(config: Broker, dev: Option<&Path>, seams: &Seams) -> Result<Process, Failure> {
-        let config = Arc::new(config);
+        let config = Arc::new(located(config).await);
         let life = seams.entropy.life();
         check_directories(&config)?;
         let bound = bind(&config)?;
@@ -266,6 +267,19 @@ fn host_name() -> String {
         "" => "localhost".to_owned(),
         name => name.to_owned(),
     }
+}
+
+/// The configuration with the rack that the cloud tells, where it is asked.
+async fn located(config: Broker) -> Broker {
+    if config.rack.is_some() || !config.rack_auto {
+        return config;
+    }
+    let rack = rack::of_instance(rack::METADATA).await;
+    match &rack {
+        Some(rack) => tracing::info!(rack, "the cloud tells this broker's zone"),
+        None => tracing::warn!("no cloud tells this broker's zone: it has no rack; set broker.rack"),
+    }
+    Broker { rack, ..config }
 }
 
 async fn bind_http(config: &Broker) -> Result<Option<TcpListener>, Failure> {

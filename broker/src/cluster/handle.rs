@@ -1,9 +1,10 @@
 //! The cluster as the rest of the broker sees it: the image, commands, the session.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tidemark_proto::id::{BrokerEpoch, BrokerId, ClusterId, LaneId, Life, Position};
 use tidemark_proto::kafka::error::ErrorCode;
@@ -16,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::command::{Command, Reply, Sealed};
 use super::image::{Endpoint, Image};
 use super::member::{Member, StartError};
-use super::peers::{Answer, Beat, Heartbeat, PeerNet, Question};
+use super::peers::{Answer, Beat, Heartbeat, PeerError, PeerNet, Question, Readable};
 use super::session::Session;
 use super::shared::{Service, Shared, Unanswered};
 use super::state::Rules;
@@ -97,6 +98,7 @@ impl Cluster {
             heard: Mutex::default(),
             registered: Mutex::default(),
             alarm: Mutex::default(),
+            readable: OnceLock::new(),
         });
         shared.peers.serve(Arc::new(Service(shared.clone())));
         let (ready, is_ready) = oneshot::channel();
@@ -190,6 +192,27 @@ impl Cluster {
             Ok(Ok(_)) => Ok(()),
             _ => Err(ErrorCode::RequestTimedOut),
         }
+    }
+
+    /// Has `readable` answer the read paths of other brokers from now on.
+    pub fn answer_reads(&self, readable: Arc<dyn Readable>) {
+        self.shared.readable.set(readable).ok();
+    }
+
+    /// Asks the read path of `broker`.
+    pub async fn ask_reads(&self, broker: BrokerId, question: Bytes) -> Result<Bytes, PeerError> {
+        let image = self.image();
+        let to = image.broker(broker).filter(|row| row.alive).map(|row| row.peer.as_str());
+        let to = to.ok_or_else(|| PeerError::Unreachable("it is not alive".to_owned()))?;
+        match self.shared.peers.ask(to, Question::Read(question)).await? {
+            Answer::Read(answer) => Ok(answer),
+            _ => Err(PeerError::Unreachable("an answer to something else".to_owned())),
+        }
+    }
+
+    /// Waits until this broker's image has reached `at`; whether it did within `most`.
+    pub async fn reaches(&self, at: Position, most: Duration) -> bool {
+        self.applied(at, most).await.is_ok()
     }
 
     /// This broker's session (R24).

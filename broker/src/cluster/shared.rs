@@ -1,7 +1,8 @@
 //! What the parts of a cluster member share: seams, the published image, the way to the controller.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tidemark_proto::id::{BrokerEpoch, BrokerId, ClusterId, Life, Position};
 use tidemark_tiering::bucket::Bucket;
@@ -12,7 +13,9 @@ use tokio::time::{Instant, timeout};
 
 use super::command::{Command, Reply};
 use super::image::Image;
-use super::peers::{Answer, Beat, Heartbeat, PeerError, PeerNet, PeerService, Question, Status, Updates};
+use super::peers::{
+    Answer, Beat, Heartbeat, PeerError, PeerNet, PeerService, Question, Readable, Status, Updates,
+};
 use super::session::Session;
 use super::state::Rules;
 use super::timings::Timings;
@@ -48,6 +51,8 @@ pub(super) struct Shared {
     pub registered: Mutex<Option<(BrokerId, BrokerEpoch)>>,
     /// Why this member stands still, for `/ready` and the log.
     pub alarm: Mutex<Option<String>>,
+    /// What answers the read paths of others, once there is any.
+    pub readable: OnceLock<Arc<dyn Readable>>,
 }
 
 /// Why the controller did not answer.
@@ -131,6 +136,7 @@ async fn ask_owner(owner: &mpsc::Sender<Ask>, question: Question) -> Result<Answ
             let (reply, at) = told.await.map_err(|_| Unanswered::Unknown)?;
             Ok(Answer::Reply(reply, at))
         }
+        Question::Read(_) => Err(Unanswered::Unasked),
     }
 }
 
@@ -143,6 +149,10 @@ impl PeerService for Service {
         let submit = matches!(question, Question::Submit(_));
         let owner = match question {
             Question::Status => return Answer::Status(self.0.status()),
+            Question::Read(body) => {
+                let Some(readable) = self.0.readable.get() else { return Answer::Read(Bytes::new()) };
+                return Answer::Read(readable.read(body).await);
+            }
             _ => self.0.owner.lock().clone(),
         };
         let unanswered = match owner {

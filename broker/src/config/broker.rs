@@ -25,6 +25,10 @@ pub struct Broker {
     pub node_id: Option<BrokerId>,
     /// `broker.rack`.
     pub rack: Option<String>,
+    /// `tidemark.rack.auto`: ask the cloud where no rack is set.
+    pub rack_auto: bool,
+    /// `replica.selector.class`: consumers are sent to replicas in their rack, and replicas serve.
+    pub near_reads: bool,
     /// `cluster.id`: the bucket must be this cluster's.
     pub cluster_id: Option<ClusterId>,
     /// Listeners for clients.
@@ -194,6 +198,8 @@ impl Broker {
         let broker = Broker {
             node_id,
             rack: s.text("broker.rack"),
+            rack_auto: s.flag("tidemark.rack.auto"),
+            near_reads: s.text("replica.selector.class").is_some(),
             cluster_id: s.text("cluster.id").map(|id| cluster_id(&id)).transpose()?,
             listeners: listeners(s)?,
             limits: limits(s)?,

@@ -10,6 +10,7 @@ use crate::api::fetch::budget::Budget;
 use crate::cluster::Image;
 use crate::group::members::Phase;
 use crate::ledger::Counts;
+use crate::near;
 use crate::partition::fetching::Fetching;
 use crate::partition::{Row, Vitals};
 use crate::server::Server;
@@ -64,6 +65,20 @@ pub fn reads(fetching: &Fetching, memory: &Budget, into: &mut Samples) {
         ("tidemark_hot_alarm", u64::from(fetching.hot().alarm().is_some())),
         ("tidemark_fetch_memory_bytes", memory.used() as u64),
         ("tidemark_fetch_memory_waits", memory.waits()),
+    ] {
+        into.set(name, value as f64);
+    }
+}
+
+/// Reads near the reader, from both sides.
+pub fn near(counts: near::Counts, into: &mut Samples) {
+    for (name, value) in [
+        ("tidemark_near_sent", counts.sent),
+        ("tidemark_near_reads", counts.served),
+        ("tidemark_near_bytes", counts.served_bytes),
+        ("tidemark_near_plans_asked", counts.asked),
+        ("tidemark_near_plans_unanswered", counts.unanswered),
+        ("tidemark_near_plans_given", counts.answered),
     ] {
         into.set(name, value as f64);
     }

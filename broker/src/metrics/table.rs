@@ -197,6 +197,16 @@ pub const ROWS: &[Row] = &[
     gauge("tidemark_hot_alarm", "1 while hot segments are off because of their disk; the log says why"),
     gauge("tidemark_fetch_memory_bytes", "Bytes of fetch answers being read or unread"),
     counter("tidemark_fetch_memory_waits", "Fetches that waited for memory"),
+    // Reads near the reader.
+    counter("tidemark_near_sent", "Partitions whose client was sent to a replica in its rack"),
+    counter("tidemark_near_reads", "Times records of a partition led by another broker were served here"),
+    counter("tidemark_near_bytes", "Bytes of these"),
+    counter(
+        "tidemark_near_plans_asked",
+        "Times another broker was asked what may be served here of what it leads",
+    ),
+    counter("tidemark_near_plans_unanswered", "Of these, those that sent the reader back to the leader"),
+    counter("tidemark_near_plans_given", "Times this broker told another what that may serve"),
     // The lane.
     gauge("tidemark_lane_unacked_bytes", "Bytes of the lane in flight"),
     gauge("tidemark_lane_in_flight", "PUTs of the lane in flight"),

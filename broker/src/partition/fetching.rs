@@ -144,6 +144,9 @@ impl Fetching {
 
     async fn stored(&self, stored: Stored) -> Result<Pieces, ErrorCode> {
         let (parcel, range) = (stored.parcel.clone(), stored.bytes.clone());
+        if stored.shared {
+            self.reader.bring(Kind::Parcel, &parcel.key, parcel.size);
+        }
         let check = move |pieces: &Pieces| verify_pieces(pieces, stored.entries());
         let read = self.reader.read_checked(Kind::Parcel, &parcel.key, range, Some(parcel.size), check);
         read.await.map_err(|error| {

@@ -72,6 +72,8 @@ pub struct Stored {
     pub batches: Range<usize>,
     /// Their bytes in the object.
     pub bytes: Range<u64>,
+    /// Whether others here will want the rest of the object: who reads first brings all of it.
+    pub shared: bool,
 }
 
 impl Source {
@@ -137,7 +139,7 @@ impl Extent {
         let size = |r: Range<usize>| part.batches[r].iter().map(BatchEntry::stored).sum::<u64>();
         let start = part.position + size(0..from);
         let bytes = start..start + size(from..until);
-        Stored { parcel: self.parcel.clone(), part: self.part, batches: from..until, bytes }
+        Stored { parcel: self.parcel.clone(), part: self.part, batches: from..until, bytes, shared: false }
     }
 }
 
@@ -208,11 +210,33 @@ impl Index {
     /// where parcels and memory leave a hole: runs hold what is in it. Returns the bytes chosen; an archived source
     /// counts as the whole appetite, and there is none without appetite.
     pub fn plan(&self, from: Offset, until: Offset, end: Offset, appetite: Appetite) -> (Vec<Source>, usize) {
+        self.plan_with(&self.recent, from, until, end, appetite)
+    }
+
+    /// The same for who has only the bucket to read: memory is passed over. What is committed is in parcels or runs.
+    pub fn plan_in_bucket(
+        &self,
+        from: Offset,
+        until: Offset,
+        end: Offset,
+        appetite: Appetite,
+    ) -> (Vec<Source>, usize) {
+        self.plan_with(&VecDeque::new(), from, until, end, appetite)
+    }
+
+    fn plan_with(
+        &self,
+        recent: &VecDeque<Recent>,
+        from: Offset,
+        until: Offset,
+        end: Offset,
+        appetite: Appetite,
+    ) -> (Vec<Source>, usize) {
         if from >= until || (appetite.bytes_max == 0 && !appetite.at_least_one) {
             return (Vec::new(), 0);
         }
         let mut plan = Plan { sources: Vec::new(), taken: 0, next: from, appetite };
-        let in_memory = self.recent.front().map_or(end, |r| r.base);
+        let in_memory = recent.front().map_or(end, |r| r.base);
         let first = self.extents.partition_point(|e| e.last() < from);
         for extent in self.extents.range(first..) {
             let wanted = plan.next < until.min(in_memory) && extent.base() <= plan.next;
@@ -220,8 +244,8 @@ impl Index {
                 break;
             }
         }
-        let first = self.recent.partition_point(|r| r.last < plan.next);
-        plan.take_recent(self.recent.range(first..), until);
+        let first = recent.partition_point(|r| r.last < plan.next);
+        plan.take_recent(recent.range(first..), until);
         if plan.taken == 0 && plan.sources.is_empty() {
             let after = |base: Offset| (base > from).then_some(base);
             let extent = self.extents.iter().find_map(|e| after(e.base()));

@@ -95,7 +95,7 @@ pub struct Bounds {
 }
 
 /// What a fetch may read of one partition.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Look {
     /// The partition's bounds at the time.
     pub bounds: Bounds,
@@ -105,6 +105,15 @@ pub struct Look {
     pub bytes: usize,
     /// For readers of committed data: the aborted transactions among these bytes.
     pub aborted: Option<Vec<Aborted>>,
+}
+
+impl Look {
+    /// Leaves the bounds only.
+    pub fn empty(&mut self) {
+        self.sources.clear();
+        self.bytes = 0;
+        self.aborted.iter_mut().for_each(Vec::clear);
+    }
 }
 
 /// A time look-up (ListOffsets).
@@ -125,6 +134,8 @@ pub enum Query {
         asks: Vec<Ask>,
         /// Bytes at most for all.
         bytes_max: usize,
+        /// Only from the bucket: the answer is for another broker, which has not what is in memory here.
+        in_bucket: bool,
         /// Woken when any of the partitions has news, unless the answer already shows it.
         waiter: Option<Arc<Waiter>>,
         /// One look per ask, in order.
@@ -277,7 +288,20 @@ impl Partitions {
         bytes_max: usize,
         waiter: Option<Arc<Waiter>>,
     ) -> Result<Vec<Result<Look, ErrorCode>>, ErrorCode> {
-        self.ask(|reply| Query::Plan { asks, bytes_max, waiter, reply }).await
+        self.ask(|reply| Query::Plan { asks, bytes_max, in_bucket: false, waiter, reply }).await
+    }
+
+    /// The same for another broker: nothing from memory.
+    ///
+    /// # Errors
+    /// `NotLeaderOrFollower` when this broker owns no lane now.
+    pub async fn plan_for_peer(
+        &self,
+        asks: Vec<Ask>,
+        bytes_max: usize,
+        waiter: Option<Arc<Waiter>>,
+    ) -> Result<Vec<Result<Look, ErrorCode>>, ErrorCode> {
+        self.ask(|reply| Query::Plan { asks, bytes_max, in_bucket: true, waiter, reply }).await
     }
 
     /// Bounds of partitions, in order.

@@ -69,11 +69,15 @@ pub async fn boot(place: Place, plan: Plan, seams: Seams, running: Arc<Mutex<Opt
     let start = Start {
         seams: seams.clone(),
         bucket: bucket.clone(),
-        identity: Identity { node: Some(node), life, endpoints: vec![endpoint], rack: None },
+        identity: Identity { node: Some(node), life, endpoints: vec![endpoint], rack: Some(rack_of(slot)) },
         cluster: None,
         peers: Arc::new(peers),
         timings,
-        rules: Rules { topic_config: Arc::new(config::check_topic), ..Rules::default() },
+        rules: Rules {
+            replication: config.replication,
+            topic_config: Arc::new(config::check_topic),
+            ..Rules::default()
+        },
     };
     let Ok(cluster) = Cluster::start(start).await else { return };
     let (metrics, authorizer) = (Metrics::new(), Arc::new(AllowAll));
@@ -83,4 +87,9 @@ pub async fn boot(place: Place, plan: Plan, seams: Seams, running: Arc<Mutex<Opt
     let server = Server::new(Arc::new(Dispatch::new(node.node.clone())), Limits::default(), &seams);
     net.set_door(slot, Some(server));
     *running.lock() = Some(node);
+}
+
+/// The rack of whoever is in a slot.
+pub fn rack_of(slot: usize) -> String {
+    format!("rack-{slot}")
 }

@@ -53,8 +53,12 @@ pub struct Session {
     place: Place,
     /// How long it waits for an answer.
     pub patience: Duration,
+    /// The rack it tells brokers; empty: none.
+    pub rack: String,
     open: BTreeMap<u16, Client>,
     leaders: BTreeMap<i32, u16>,
+    /// Replicas it was sent to.
+    near: BTreeMap<i32, u16>,
 }
 
 impl Session {
@@ -66,6 +70,8 @@ impl Session {
             patience: Duration::from_secs(8),
             open: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            rack: String::new(),
+            near: BTreeMap::new(),
         }
     }
 
@@ -133,8 +139,27 @@ impl Session {
         }
     }
 
+    /// The port to read the partition from: that of the replica it was sent to, else the leader's.
+    pub async fn reads_from(&mut self, partition: i32) -> u16 {
+        match self.near.get(&partition) {
+            Some(port) => *port,
+            None => self.leader(partition).await,
+        }
+    }
+
+    /// A leader sent it to a replica.
+    pub fn sent_to(&mut self, partition: i32, port: u16) {
+        self.near.insert(partition, port);
+    }
+
+    /// Asks the leader again next time, as clients do now and then.
+    pub fn leave_replica(&mut self, partition: i32) {
+        self.near.remove(&partition);
+    }
+
     /// Looks the partition's leader up again next time.
     pub fn forget(&mut self, partition: i32) {
         self.leaders.remove(&partition);
+        self.near.remove(&partition);
     }
 }

@@ -106,6 +106,9 @@ impl Plan {
             "group.initial.rebalance.delay.ms=0".to_owned(),
             "tidemark.balance.ms=4000".to_owned(),
             "tidemark.move.timeout.ms=3000".to_owned(),
+            // Every broker is a replica of everything, each in a rack of its own.
+            "default.replication.factor=3".to_owned(),
+            "replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector".to_owned(),
         ];
         let numbers = [
             ("tidemark.cut.parcels", self.cut_parcels),

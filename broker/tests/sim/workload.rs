@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Session, World};
 use crate::history::{Event, Record, Value};
+use crate::net::Net;
 
 /// The topic of every run.
 pub const TOPIC: &str = "ledger";
@@ -203,15 +204,18 @@ fn decode(bytes: &[u8]) -> Value {
     Value { producer: (raw >> 32) as u32, number: raw as u32 }
 }
 
-/// Reads one partition from its start, again from somewhere behind, and asks for its end now and then, until `until`.
-pub async fn read(world: World, number: u32, partition: i32, until: Instant) {
+/// Reads one partition from its start, again from somewhere behind, and asks for its end now and then, until `until`. One
+/// with a rack reads from the replica it is sent to, now from there and now from the leader.
+pub async fn read(world: World, number: u32, partition: i32, until: Instant, rack: String) {
     let mut session = Session::new(&world, number);
+    session.rack = rack;
     let mut offset = 0i64;
     while Instant::now() < until {
         match world.entropy.below(30) {
             0..6 => drop(end(&mut session, number, partition).await),
             6 => offset = i64::try_from(world.entropy.below(offset.unsigned_abs() + 1)).expect("an offset"),
             7 => session.forget(partition),
+            8 => session.leave_replica(partition),
             _ => {}
         }
         match fetch(&mut session, number, partition, offset).await {
@@ -265,7 +269,7 @@ async fn end(session: &mut Session, number: u32, partition: i32) -> Option<i64> 
 }
 
 async fn fetch(session: &mut Session, number: u32, partition: i32, offset: i64) -> Option<Vec<Record>> {
-    let port = session.leader(partition).await;
+    let port = session.reads_from(partition).await;
     let want =
         FetchPartition { partition, fetch_offset: offset, partition_max_bytes: 4_096, ..Default::default() };
     let request = FetchRequest {
@@ -274,6 +278,7 @@ async fn fetch(session: &mut Session, number: u32, partition: i32, offset: i64) 
         min_bytes: 1,
         max_bytes: 65_536,
         topics: vec![FetchTopic { topic: Text::from(TOPIC), partitions: vec![want], ..Default::default() }],
+        rack_id: Text::from(session.rack.as_str()),
         ..Default::default()
     };
     let response = session.call(port, 12, &request).await?;
@@ -285,6 +290,9 @@ async fn fetch(session: &mut Session, number: u32, partition: i32, offset: i64) 
             return None;
         }
         _ => return None,
+    }
+    if let Ok(slot) = usize::try_from(row.preferred_read_replica - 1) {
+        session.sent_to(partition, Net::port(slot));
     }
     let bytes = row.records.unwrap_or_default().into_bytes().ok()?;
     let mut records = Vec::new();

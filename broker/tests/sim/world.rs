@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::audit;
 use crate::blows::{Mend, ports};
-use crate::broker::{Broker, Place, boot};
+use crate::broker::{Broker, Place, boot, rack_of};
 use crate::check::{Violation, check};
 use crate::client::{Session, World as Clients};
 use crate::history::{Ending, Event, Record};
@@ -148,7 +148,13 @@ impl World {
         });
         let producers = producers.collect();
         for (number, partition) in (100u32..).zip(0..PARTITIONS) {
-            tasks.spawn(workload::read(clients.clone(), number, partition, until + CALM / 16));
+            let until = until + CALM / 16;
+            tasks.spawn(workload::read(clients.clone(), number, partition, until, String::new()));
+            // Two racks each: with three brokers one of them is not the leader's, wherever that is.
+            for (at, slot) in [(3, 0), (6, 1)] {
+                let number = number + at;
+                tasks.spawn(workload::read(clients.clone(), number, partition, until, rack_of(slot)));
+            }
         }
         for number in 200..202 {
             tasks.spawn(workload::commit(clients.clone(), number, until + CALM / 16));

@@ -70,7 +70,8 @@ impl Handle {
         if let Some(size) = size.filter(|_| self.reader.0.bucket.directory().is_none()) {
             let most = self.reader.0.config.window;
             let ahead = self.place.lock().follow(key, &range, size, most);
-            self.fetch(kind, key, ahead, size)?;
+            let request = self.reader.0.config.chunks_per_get as u64 * CHUNK;
+            self.fetch(kind, key, whole_requests(ahead, size, request), size)?;
         }
         reading.await
     }
@@ -113,11 +114,29 @@ impl Handle {
     }
 }
 
+/// As much of `ahead` as makes whole requests of `request` bytes: who is far ahead of its reader waits until one is full,
+/// or it would ask for each chunk by itself.
+fn whole_requests(ahead: Range<u64>, size: u64, request: u64) -> Range<u64> {
+    let far = ahead.end.saturating_sub(ahead.start) >= 2 * request;
+    match far && ahead.end < size {
+        true => ahead.start..ahead.end - ahead.end % request,
+        false => ahead,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn who_is_far_ahead_asks_for_whole_requests_only() {
+        let ask = |range: Range<u64>| whole_requests(range, 100 * MIB, 8 * MIB).end / MIB;
+        assert_eq!((0..4).map(|at| ask(at * MIB..(at + 29) * MIB)).collect::<Vec<_>>(), [24, 24, 24, 32]);
+        assert_eq!(ask(MIB..16 * MIB), 16, "so near that what is next is wanted soon");
+        assert_eq!(ask(80 * MIB..100 * MIB), 100, "the end is no request's beginning");
+    }
 
     #[test]
     fn the_window_doubles_while_the_reader_reads_on() {

@@ -3,10 +3,11 @@
 //! Plans with the partitions' owner, waits (min_bytes, max_wait; an error of a partition that is there answers at
 //! once, one that is not there has no part in it), then reads: memory, parcels, runs. The first non-empty partition
 //! gives at least one batch (KIP-74); sessions are KIP-227's; topic ids from v13. A refused leader comes with the
-//! current one (KIP-951, v16). Serves only while this broker's session with the controller is fresh (R24). Of what
-//! replicas send, only the last epoch is looked at: none ever fetches.
+//! current one (KIP-951, v16). A client that tells its rack (v11) is sent to a replica in it, and a replica serves what
+//! its leader says it may (KIP-392). Of what replicas send, only the last epoch is looked at: none ever fetches.
 
 pub mod budget;
+mod looking;
 pub mod session;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tidemark_proto::id::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
+use tidemark_proto::id::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
@@ -25,15 +26,16 @@ use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::kafka::text::Text;
 
 use self::budget::Share;
+use self::looking::{Looks, Reading, Terms, gather, look};
 use self::session::{Begun, Came, Key, Said, TopicKey, Want};
 use crate::api::new_leader::NewLeaders;
 use crate::api::{Ctx, Operation, Resource};
 use crate::cluster::Image;
+use crate::near::Hunger;
 use crate::node::Node;
 use crate::partition::fetching::Asker;
 use crate::partition::producer::Aborted;
-use crate::partition::waiters::Waiter;
-use crate::partition::{Ask, Look, Query};
+use crate::partition::{Look, Query};
 use crate::quota::Kind;
 
 /// Longest a fetch is held, whatever it asks for.
@@ -58,6 +60,10 @@ struct Row {
     want: Want,
     name: Text,
     found: Result<TopicPartition, ErrorCode>,
+    /// The leader that lets this replica serve; without one, this broker is asked as leader.
+    by_leave_of: Option<BrokerId>,
+    /// The replica near the client, to which it is sent.
+    sent_to: Option<BrokerId>,
     /// For who says what it has: where that leaves this log, or that it never was this log.
     stray: Option<Result<(LeaderEpoch, Offset), ErrorCode>>,
     outcome: Result<Given, ErrorCode>,
@@ -130,9 +136,11 @@ async fn serve(node: &Arc<Node>, ctx: &Ctx, request: &FetchRequest, begun: &Begu
     let bytes_max =
         usize::try_from(request.max_bytes).unwrap_or(0).min(node.config.fetch_bytes_max).min(most);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
-    let committed = request.isolation_level == 1;
+    let terms = Terms { committed: request.isolation_level == 1, hunger: Hunger { bytes_max, bytes_min } };
     let image = node.cluster.image();
-    let resolve = |(key, want): &(Key, Want)| resolve(node, ctx, &image, (key, *want), begun.goes_on());
+    let asker = Reading::of(node, ctx, request);
+    let resolve =
+        |(key, want): &(Key, Want)| resolve(node, ctx, &image, &asker, (key, *want), begun.goes_on());
     let mut rows: Vec<Row> = begun.wants.iter().map(resolve).collect();
     let consumer = request.replica_id < 0 && request.replica_state.replica_id < 0;
     if !consumer {
@@ -141,23 +149,22 @@ async fn serve(node: &Arc<Node>, ctx: &Ctx, request: &FetchRequest, begun: &Begu
     }
     for row in &mut rows {
         row.stray = stray(node, row).await.transpose();
+        row.sent_to.take_if(|_| row.found.is_ok_and(|tp| !node.near.sends(ctx.peer.connection, tp)));
     }
-    let told = rows.iter().any(|row| row.stray.is_some());
-    let looks = loop {
-        let waiter = Arc::new(Waiter::default());
-        let looks = look(node, &rows, committed, bytes_max, waiter.clone()).await;
-        let bytes: usize = looks.iter().flatten().flatten().map(|l| l.bytes).sum();
-        if told || hurried(&looks) || bytes >= bytes_min || tokio::time::Instant::now() >= deadline {
-            break looks;
+    let told = rows.iter().any(|row| row.stray.is_some() || row.sent_to.is_some());
+    let mut looks = gather(node, &rows, terms, if told { None } else { Some(deadline) }).await;
+    for (row, look) in rows.iter_mut().zip(&mut looks).filter(|(row, _)| row.sent_to.is_some()) {
+        match look {
+            Some(Ok(look)) => look.empty(),
+            // Where it would be refused here it is not sent anywhere.
+            _ => row.sent_to = None,
         }
-        tokio::time::timeout_at(deadline, waiter.woken()).await.ok();
-    };
-    let (share, looks) = admit(node, &rows, committed, looks).await;
+    }
+    let (share, looks) = admit(node, &rows, terms, looks).await;
     // Runs as they are named now: since the request came, some may have been merged and be on their way out.
     let image = node.cluster.image();
     let by = Asker(ctx.peer.connection);
-    let reads: Vec<_> =
-        rows.iter().zip(looks).map(|(row, look)| take(node, &image, by, row.found, look)).collect();
+    let reads: Vec<_> = rows.iter().zip(looks).map(|(row, look)| take(node, &image, by, row, look)).collect();
     let outcomes: Vec<_> = futures::stream::iter(reads).buffered(READS).collect().await;
     rows.iter_mut().zip(outcomes).for_each(|(row, outcome)| row.outcome = astray(row.stray, outcome));
     if let Some(share) = share {
@@ -165,13 +172,6 @@ async fn serve(node: &Arc<Node>, ctx: &Ctx, request: &FetchRequest, begun: &Begu
             .bind(rows.iter_mut().filter_map(|row| row.outcome.as_mut().ok()).map(|given| &mut given.pieces));
     }
     rows
-}
-
-/// Whether an answer cannot wait: nothing is there to be waited for, or a partition has an error to tell. Partitions that
-/// are not there do not count: who asks for one again and again beside others is paced by those.
-fn hurried(looks: &[Option<Result<Look, ErrorCode>>]) -> bool {
-    let mut looks = looks.iter().flatten().peekable();
-    looks.peek().is_none() || looks.any(Result::is_err)
 }
 
 /// Where the log that the client has, which ends before the offset it wants with the epoch it names, leaves this one.
@@ -195,7 +195,7 @@ fn astray(
 
 /// Waits for room for what `looks` found. What is known by then is looked up again: batches that wait for room would
 /// be held in memory by it.
-async fn admit(node: &Node, rows: &[Row], committed: bool, looks: Looks) -> (Option<Share>, Looks) {
+async fn admit(node: &Node, rows: &[Row], terms: Terms, looks: Looks) -> (Option<Share>, Looks) {
     let bytes = looks.iter().flatten().flatten().map(|look| node.fetching.memory(look)).sum();
     if let Some(share) = node.fetch_memory.try_take(bytes) {
         return (Some(share), looks);
@@ -204,7 +204,10 @@ async fn admit(node: &Node, rows: &[Row], committed: bool, looks: Looks) -> (Opt
     let share = node.fetch_memory.take(bytes).await;
     // Without a share, what must be given however large it is: the first batch.
     let bytes_max = if share.is_some() { bytes } else { 0 };
-    let looks = look(node, rows, committed, bytes_max, Arc::default()).await;
+    let terms = Terms { hunger: Hunger { bytes_max, ..terms.hunger }, ..terms };
+    let mut looks = look(node, rows, terms).await;
+    let sent = rows.iter().zip(&mut looks).filter(|(row, _)| row.sent_to.is_some());
+    sent.filter_map(|(_, look)| look.as_mut()?.as_mut().ok()).for_each(Look::empty);
     (share, looks)
 }
 
@@ -212,12 +215,18 @@ async fn take(
     node: &Node,
     image: &Image,
     by: Asker,
-    found: Result<TopicPartition, ErrorCode>,
+    row: &Row,
     look: Option<Result<Look, ErrorCode>>,
 ) -> Result<Given, ErrorCode> {
-    let (tp, look) = (found?, look.unwrap_or(Err(ErrorCode::NotLeaderOrFollower))?);
+    let (tp, look) = (row.found?, look.unwrap_or(Err(ErrorCode::NotLeaderOrFollower))?);
     let said = Said { hw: look.bounds.hw, log_start: look.bounds.log_start };
-    let pieces = node.fetching.pieces(by, tp, image, look.sources).await?;
+    let mut pieces = node.fetching.pieces(by, tp, image, look.sources).await;
+    if row.by_leave_of.is_some() {
+        // Whatever is wrong here, the leader may have it in memory.
+        pieces = pieces.map_err(|_| ErrorCode::NotLeaderOrFollower);
+        pieces.iter().filter(|pieces| !pieces.is_empty()).for_each(|pieces| node.near.served(pieces.len()));
+    }
+    let pieces = pieces?;
     Ok(Given { said, lso: look.bounds.lso, diverging: None, aborted: look.aborted, pieces })
 }
 
@@ -232,7 +241,14 @@ fn missing(image: &Image, key: &Key, goes_on: bool) -> ErrorCode {
     }
 }
 
-fn resolve(node: &Node, ctx: &Ctx, image: &Image, (key, want): (&Key, Want), goes_on: bool) -> Row {
+fn resolve(
+    node: &Node,
+    ctx: &Ctx,
+    image: &Image,
+    asker: &Option<Reading<'_>>,
+    (key, want): (&Key, Want),
+    goes_on: bool,
+) -> Row {
     let found = match &key.topic {
         TopicKey::Name(name) => image.topic_named(name),
         TopicKey::Id(id) => image.topic(TopicId(*id)),
@@ -244,6 +260,9 @@ fn resolve(node: &Node, ctx: &Ctx, image: &Image, (key, want): (&Key, Want), goe
     };
     let allowed = found.is_none() && matches!(key.topic, TopicKey::Id(_))
         || node.allows(ctx, Operation::Read, Resource::Topic(&name));
+    let place = asker.as_ref().zip(found).filter(|_| allowed);
+    let (by_leave_of, sent_to) =
+        place.map_or((None, None), |(asker, topic)| asker.place(image, topic, key.partition, want));
     let found = match found {
         _ if !allowed => Err(ErrorCode::TopicAuthorizationFailed),
         None => Err(missing(image, key, goes_on)),
@@ -257,35 +276,11 @@ fn resolve(node: &Node, ctx: &Ctx, image: &Image, (key, want): (&Key, Want), goe
         want,
         name,
         found,
+        by_leave_of,
+        sent_to,
         stray: None,
         outcome: Err(found.err().unwrap_or(ErrorCode::None)),
     }
-}
-
-/// One entry per row, `None` where the row was not asked for.
-type Looks = Vec<Option<Result<Look, ErrorCode>>>;
-
-async fn look(node: &Node, rows: &[Row], committed: bool, bytes_max: usize, waiter: Arc<Waiter>) -> Looks {
-    let asks: Vec<Ask> = rows
-        .iter()
-        .filter_map(|row| {
-            Some(Ask {
-                tp: row.found.ok()?,
-                // What strayed is asked for its bounds only, from where it did.
-                offset: row.stray.and_then(Result::ok).map_or(Offset(row.want.offset), |(_, end)| end),
-                bytes_max: usize::try_from(row.want.bytes_max).unwrap_or(0),
-                leader_epoch: epoch(row.want.leader_epoch),
-                committed,
-            })
-        })
-        .collect();
-    let asked = asks.len();
-    let answers = match node.may_serve_reads().await {
-        true => node.partitions.plan(asks, bytes_max, Some(waiter)).await,
-        false => Err(ErrorCode::NotLeaderOrFollower),
-    };
-    let mut answers = answers.unwrap_or_else(|c| (0..asked).map(|_| Err(c)).collect()).into_iter();
-    rows.iter().map(|row| row.found.ok().and_then(|_| answers.next())).collect()
 }
 
 fn epoch(sent: i32) -> Option<LeaderEpoch> {
@@ -299,7 +294,8 @@ fn respond(node: &Node, ctx: &Ctx, begun: &Begun, rows: Vec<Row>) -> FetchRespon
             key: row.key.clone(),
             said: row.outcome.as_ref().ok().map(|given| given.said),
             records: row.outcome.as_ref().is_ok_and(|given| !given.pieces.is_empty()),
-            notable: row.outcome.as_ref().map_or(true, |given| given.diverging.is_some()),
+            notable: row.sent_to.is_some()
+                || row.outcome.as_ref().map_or(true, |given| given.diverging.is_some()),
         })
         .collect();
     let send = node.fetch_sessions.lock().finish(begun, &came);
@@ -353,6 +349,7 @@ fn partition(node: &Node, row: &Row, leaders: &mut NewLeaders<'_>) -> PartitionD
             out.high_watermark = said.hw.0;
             out.last_stable_offset = lso.0;
             out.log_start_offset = said.log_start.0;
+            out.preferred_read_replica = row.sent_to.map_or(-1, |node| node.0);
             if let Some((epoch, end)) = diverging {
                 out.diverging_epoch =
                     EpochEndOffset { epoch: epoch.0, end_offset: end.0, ..Default::default() };

@@ -1,4 +1,4 @@
-//! How brokers reach one another: two questions a follower and a candidate ask, and one stream.
+//! How brokers reach one another: two questions a follower and a candidate ask, one of the read path, and one stream.
 //!
 //! [`PeerNet`] has two implementations: gRPC over TCP, authenticated ([`tcp`]), and one inside a process for
 //! the simulator ([`memory`]). Knows nothing of what the answers mean; a refused connection is told apart
@@ -29,6 +29,8 @@ pub enum Question {
     Heartbeat(Heartbeat),
     /// Decide this, if you are the controller.
     Submit(Command),
+    /// What the read path of one broker asks that of another; carried unread.
+    Read(Bytes),
 }
 
 /// A broker epoch lives.
@@ -55,6 +57,8 @@ pub enum Answer {
     Heartbeat(Beat),
     /// To [`Question::Submit`]: the reply is durable at the position.
     Reply(Result<Reply, ErrorCode>, Position),
+    /// To [`Question::Read`]; empty where nothing is served.
+    Read(Bytes),
 }
 
 /// What a life knows about the controller.
@@ -144,4 +148,11 @@ pub trait PeerService: Send + Sync {
 
     /// Starts telling a follower; `None` if this is not the controller.
     async fn follow(&self, from: Position) -> Option<Updates>;
+}
+
+/// What answers the read paths of other brokers.
+#[async_trait]
+pub trait Readable: Send + Sync {
+    /// Answers [`Question::Read`]; may wait as long as the question says.
+    async fn read(&self, question: Bytes) -> Bytes;
 }

@@ -1,7 +1,8 @@
 //! Peers over gRPC on the peer listener (`tidemark.peer.listen`), authenticated by [`Auth`].
 //!
-//! One channel per peer, opened when needed. A refused connection is reported as such only where nothing was
-//! sent. Message sizes are bounded: questions at 16 MiB, a snapshot at 1 GiB.
+//! One channel per peer, opened when needed, and another for its read path, whose questions may wait long and must
+//! not stand in the way of heartbeats. A refused connection is reported as such only where nothing was
+//! sent. Message sizes are bounded: questions at 16 MiB, a snapshot at 1 GiB, what concerns reads at 8 MiB.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -32,6 +33,9 @@ use super::{Answer, PeerError, PeerNet, PeerService, Question, Updates};
 
 const QUESTION_MAX: usize = 16 << 20;
 const ANSWER_MAX: usize = 1 << 30;
+const READ_MAX: usize = 8 << 20;
+/// Calls of one peer at a time.
+const STREAMS: u32 = 4_096;
 /// Until a connection stands.
 const CONNECT: Duration = Duration::from_millis(800);
 
@@ -41,8 +45,18 @@ pub struct TcpPeers {
     auth: Arc<Auth>,
     seams: Seams,
     listener: Mutex<Option<TcpListener>>,
-    peers: Mutex<BTreeMap<String, Known>>,
+    peers: Mutex<BTreeMap<Way, Known>>,
 }
+
+/// What is asked of whom: each has a channel of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    Cluster,
+    Reads,
+}
+
+/// One of the channels to a peer.
+type Way = (String, Use);
 
 #[derive(Clone)]
 struct Known {
@@ -85,8 +99,9 @@ impl TcpPeers {
         Ok(TcpPeers { address, auth: Arc::new(auth), seams: seams.clone(), listener, peers })
     }
 
-    async fn known(&self, to: &str) -> Result<Known, PeerError> {
-        if let Some(known) = self.peers.lock().get(to).cloned() {
+    async fn known(&self, way: &Way) -> Result<Known, PeerError> {
+        let to = &way.0;
+        if let Some(known) = self.peers.lock().get(way).cloned() {
             return Ok(known);
         }
         let endpoint = Endpoint::from_shared(format!("http://{to}"))
@@ -97,58 +112,59 @@ impl TcpPeers {
             .keep_alive_timeout(Duration::from_secs(5));
         let channel = endpoint.connect().await.map_err(|error| refused(&error))?;
         let known = Known { channel, challenge: Nonce(0) };
-        self.peers.lock().insert(to.to_owned(), known.clone());
+        self.peers.lock().insert(way.clone(), known.clone());
         Ok(known)
     }
 
-    fn forget(&self, to: &str) {
-        self.peers.lock().remove(to);
+    fn forget(&self, way: &Way) {
+        self.peers.lock().remove(way);
     }
 
-    fn challenged(&self, to: &str, challenge: Nonce) {
-        if let Some(known) = self.peers.lock().get_mut(to) {
+    fn challenged(&self, way: &Way, challenge: Nonce) {
+        if let Some(known) = self.peers.lock().get_mut(way) {
             known.challenge = challenge;
         }
     }
 
-    fn client(&self, channel: Channel) -> PeerClient<Channel> {
-        PeerClient::new(channel).max_decoding_message_size(ANSWER_MAX).max_encoding_message_size(QUESTION_MAX)
+    fn client(&self, channel: Channel, of: Use) -> PeerClient<Channel> {
+        let most = if of == Use::Reads { READ_MAX } else { ANSWER_MAX };
+        PeerClient::new(channel).max_decoding_message_size(most).max_encoding_message_size(QUESTION_MAX)
     }
 
     /// One question on the wire; `Ok(None)`: again, with the challenge now known.
-    async fn once(&self, to: &str, body: &Bytes) -> Result<Option<Answer>, PeerError> {
-        let known = self.known(to).await?;
+    async fn once(&self, way: &Way, body: &Bytes) -> Result<Option<Answer>, PeerError> {
+        let known = self.known(way).await?;
         let question = self.auth.question(known.challenge, body.clone());
         let nonce = nonce_of(&question);
-        let answer = self.client(known.channel).ask(question).await.map_err(|status| {
-            self.forget(to);
+        let answer = self.client(known.channel, way.1).ask(question).await.map_err(|status| {
+            self.forget(way);
             unreachable(&status)
         })?;
         let (challenge, body) = self.auth.take_answer(nonce, 0, answer.into_inner()).map_err(denied)?;
-        self.challenged(to, challenge);
+        self.challenged(way, challenge);
         answer_from(body)
     }
 
     /// Opens a stream; its first message is an answer like any other.
-    async fn open(&self, to: &str, body: &Bytes) -> Result<Option<Updates>, PeerError> {
-        let known = self.known(to).await?;
+    async fn open(&self, way: &Way, body: &Bytes) -> Result<Option<Updates>, PeerError> {
+        let known = self.known(way).await?;
         let question = self.auth.question(known.challenge, body.clone());
         let nonce = nonce_of(&question);
-        let stream = self.client(known.channel).follow(question).await;
+        let stream = self.client(known.channel, way.1).follow(question).await;
         let mut stream = match stream {
             Ok(stream) => stream.into_inner(),
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {
                 return Err(PeerError::NotController);
             }
             Err(status) => {
-                self.forget(to);
+                self.forget(way);
                 return Err(unreachable(&status));
             }
         };
         let first = stream.message().await.map_err(|status| unreachable(&status))?;
         let first = first.ok_or_else(|| PeerError::Unreachable("an empty stream".to_owned()))?;
         let (challenge, body) = self.auth.take_answer(nonce, 0, first).map_err(denied)?;
-        self.challenged(to, challenge);
+        self.challenged(way, challenge);
         let Some(first) = update_from(body)? else { return Ok(None) };
         let (tx, rx) = mpsc::channel(16);
         let auth = self.auth.clone();
@@ -187,7 +203,11 @@ impl PeerNet for TcpPeers {
             .max_encoding_message_size(ANSWER_MAX);
         self.seams.tasks.spawn(async move {
             let incoming = TcpListenerStream::new(listener);
-            let served = Server::builder().tcp_nodelay(true).add_service(peer).serve_with_incoming(incoming);
+            let served = Server::builder()
+                .tcp_nodelay(true)
+                .max_concurrent_streams(STREAMS)
+                .add_service(peer)
+                .serve_with_incoming(incoming);
             if let Err(error) = served.await {
                 tracing::error!(%error, "the peer listener ended");
             }
@@ -196,10 +216,12 @@ impl PeerNet for TcpPeers {
 
     async fn ask(&self, to: &str, question: Question) -> Result<Answer, PeerError> {
         let submit = matches!(question, Question::Submit(_));
+        let of = if matches!(question, Question::Read(_)) { Use::Reads } else { Use::Cluster };
+        let way = (to.to_owned(), of);
         let body = question_to(&question)?;
         let mut last = PeerError::Unreachable("it keeps changing its challenge".to_owned());
         for _ in 0..TRIES {
-            match self.once(to, &body).await {
+            match self.once(&way, &body).await {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => {}
                 // The channel was of a life before: what may be asked twice is asked on a fresh one.
@@ -214,8 +236,9 @@ impl PeerNet for TcpPeers {
         let follow = pb::Follow { generation: from.generation.0, seq: from.seq.0 };
         let question = pb::Question { kind: Some(pb::question::Kind::Follow(follow)) };
         let body = Bytes::from(question.encode_to_vec());
+        let way = (to.to_owned(), Use::Cluster);
         for _ in 0..TRIES {
-            match self.open(to, &body).await {
+            match self.open(&way, &body).await {
                 Ok(Some(updates)) => return Ok(updates),
                 Ok(None) | Err(PeerError::Unreachable(_)) => {}
                 Err(error) => return Err(error),

@@ -37,6 +37,7 @@ pub(super) fn question_to(question: &Question) -> Result<Bytes, PeerError> {
             let command = serde_json::to_vec(command).map_err(|e| PeerError::Unreachable(e.to_string()))?;
             Kind::Submit(pb::Submit { command: command.into() })
         }
+        Question::Read(body) => Kind::Read(body.clone()),
     };
     Ok(pb::Question { kind: Some(kind) }.encode_to_vec().into())
 }
@@ -56,6 +57,7 @@ pub(super) fn question_from(body: Bytes) -> Result<Question, String> {
         Kind::Submit(submit) => {
             Question::Submit(serde_json::from_slice(&submit.command).map_err(|e| e.to_string())?)
         }
+        Kind::Read(body) => Question::Read(body),
         Kind::Follow(_) => return Err("follow is a call of its own".to_owned()),
     })
 }
@@ -90,6 +92,7 @@ pub(super) fn answer_to(answer: &Answer) -> Result<Bytes, String> {
                 seq: at.seq.0,
             })
         }
+        Answer::Read(body) => Kind::Read(body.clone()),
     };
     Ok(pb::Answer { kind: Some(kind) }.encode_to_vec().into())
 }
@@ -122,6 +125,7 @@ pub(super) fn answer_from(body: Bytes) -> Result<Option<Answer>, PeerError> {
             };
             Answer::Reply(reply, at(s.generation, s.seq))
         }
+        Kind::Read(body) => Answer::Read(body),
     }))
 }
 

@@ -14,7 +14,9 @@ pub const KEYS: &[Key] = &[
     key("node.id", Int, "-1", "Number of this broker, unique in the cluster; -1 lets the controller assign one.")
         .at_least(-1)
         .alias("broker.id"),
-    unset("broker.rack", Text, "Rack or zone of this broker; replicas are reported spread over racks."),
+    unset("broker.rack", Text, "Rack or zone of this broker; replicas are reported spread over racks. See tidemark.rack.auto."),
+    unset("replica.selector.class", Class, "With RackAwareReplicaSelector consumers that set client.rack are sent to the replica in their rack, which reads from the bucket; unset: only leaders serve. No other class is known, none is loaded.")
+        .one_of(&["org.apache.kafka.common.replica.RackAwareReplicaSelector"]),
     unset("cluster.id", Text, "Id the cluster must have; a bucket of another cluster is refused."),
     key("process.roles", List, "broker,controller", "Roles of the process; both are always there.")
         .list_of(&["broker", "controller"])

@@ -171,7 +171,6 @@ pub const KEYS: &[Key] = &[
     ignored("replica.fetch.wait.max.ms", Int, "500", FOLLOWERS),
     ignored("replica.high.watermark.checkpoint.interval.ms", Long, "5000", FOLLOWERS),
     ignored("replica.lag.time.max.ms", Long, "30000", FOLLOWERS),
-    without("replica.selector.class", Text, FOLLOWERS),
     // What kafka-reassign-partitions sets while it moves replicas, and clears.
     ignored("follower.replication.throttled.rate", Long, "9223372036854775807", FOLLOWERS).dynamic(),
     ignored("leader.replication.throttled.rate", Long, "9223372036854775807", FOLLOWERS).dynamic(),

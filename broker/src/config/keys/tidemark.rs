@@ -57,6 +57,12 @@ pub const KEYS: &[Key] = &[
         "Address of the gRPC gateway (produce, health, reflection); unset: none, port 0 takes a free one and prints it.",
     ),
     key(
+        "tidemark.rack.auto",
+        Bool,
+        "false",
+        "Whether a broker without broker.rack asks its cloud's instance metadata (AWS, Google Cloud, Azure) for its zone.",
+    ),
+    key(
         "tidemark.peer.listen",
         Text,
         "127.0.0.1:0",

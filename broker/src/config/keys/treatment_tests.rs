@@ -47,6 +47,7 @@ note   unclean.leader.election.enable boolean false
 const BROKER: &str = "
 honour node.id int -1
 honour broker.rack string -
+honour replica.selector.class class -
 note   process.roles list broker,controller
 honour advertised.listeners list -
 honour controller.listener.names list -

@@ -3,7 +3,7 @@
 use tidemark_proto::id::{LeaderEpoch, Offset, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 
-use super::super::index::{Appetite, Source};
+use super::super::index::{Appetite, Index, Source};
 use super::super::{Ask, Bounds, Instant, Look, Query, Row, Vitals};
 use super::{Open, Slot, Task};
 
@@ -24,10 +24,10 @@ impl Task {
 
     pub(super) fn on_query(&mut self, query: Query) {
         match query {
-            Query::Plan { asks, bytes_max, waiter, reply } => {
+            Query::Plan { asks, bytes_max, in_bucket, waiter, reply } => {
                 let mut room = bytes_max;
                 let mut first = true;
-                let looks = asks.iter().map(|ask| self.look(ask, &mut room, &mut first)).collect();
+                let looks = asks.iter().map(|ask| self.look(ask, in_bucket, &mut room, &mut first)).collect();
                 if let Some(waiter) = waiter {
                     for ask in &asks {
                         if let Some(Slot::Open(open)) = self.partitions.get_mut(&ask.tp) {
@@ -87,7 +87,13 @@ impl Task {
         }
     }
 
-    fn look(&self, ask: &Ask, room: &mut usize, first: &mut bool) -> Result<Look, ErrorCode> {
+    fn look(
+        &self,
+        ask: &Ask,
+        in_bucket: bool,
+        room: &mut usize,
+        first: &mut bool,
+    ) -> Result<Look, ErrorCode> {
         let open = self.find(ask.tp, ask.leader_epoch)?;
         let bounds = open.bounds();
         if ask.offset < bounds.log_start || ask.offset > open.state.end() {
@@ -95,7 +101,8 @@ impl Task {
         }
         let until = if ask.committed { bounds.lso } else { bounds.hw };
         let appetite = Appetite { bytes_max: ask.bytes_max.min(*room), at_least_one: *first };
-        let (sources, bytes) = open.index.plan(ask.offset, until, open.state.end(), appetite);
+        let plan = if in_bucket { Index::plan_in_bucket } else { Index::plan };
+        let (sources, bytes) = plan(&open.index, ask.offset, until, open.state.end(), appetite);
         *first &= bytes == 0;
         *room = room.saturating_sub(bytes);
         let end = || sources.iter().filter_map(Source::until).max();
