@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_proto::client::{Client, Options};
-use tidemark_proto::id::{BrokerId, TopicId};
+use tidemark_proto::id::{BrokerId, Offset, PartitionIndex, TopicId, TopicPartition};
 use tidemark_proto::kafka::messages::fetch_request::{FetchPartition, FetchTopic};
 use tidemark_proto::kafka::messages::fetch_response::PartitionData;
 use tidemark_proto::kafka::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -145,7 +145,7 @@ impl Trio {
 
     async fn end(&self, slot: usize) -> Result<i64, i16> {
         let partition = ListOffsetsPartition { timestamp: -1, ..Default::default() };
-        let topic = ListOffsetsTopic { name: "t".into(), partitions: vec![partition], ..Default::default() };
+        let topic = ListOffsetsTopic { name: "t".into(), partitions: vec![partition] };
         let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
         let response = self.brokers[slot].client.call(7, &request).await.unwrap();
         let row = &response.topics[0].partitions[0];
@@ -154,7 +154,7 @@ impl Trio {
 
     async fn produce(&self, times: &[i64]) {
         let records = Some(Pieces::from(batch(times).bytes().clone()));
-        let data = PartitionProduceData { index: 0, records, ..Default::default() };
+        let data = PartitionProduceData { index: 0, records };
         let topic = TopicProduceData { name: "t".into(), partition_data: vec![data], ..Default::default() };
         let request =
             ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() };
@@ -211,6 +211,8 @@ async fn a_client_is_sent_to_the_replica_in_its_rack_which_serves_what_was_ackno
         let said = (served.error_code, served.preferred_read_replica, served.high_watermark, spans(&served));
         assert_eq!(said, (0, -1, 2, vec![(0, 1)]));
         assert_eq!(trio.brokers[near].node().near.counts().served, 1);
+        // One client with two racks is none that its replica did not serve.
+        sleep(super::AGAIN).await;
     }
     let own = format!("rack-{}", trio.leader + 1);
     for rack in [own.as_str(), "", "nowhere"] {
@@ -323,7 +325,7 @@ async fn r24_a_leader_that_has_lost_its_session_lets_nobody_serve() {
             topic: ID,
             partition: tidemark_proto::id::PartitionIndex(0),
         },
-        offset: tidemark_proto::id::Offset(0),
+        offset: Offset(0),
         bytes_max: 1_000,
         leader_epoch: None,
         committed: false,
@@ -377,8 +379,8 @@ async fn what_a_cut_has_taken_into_runs_is_served_by_replicas() {
     assert_eq!(next, 13);
 }
 
-fn tp() -> tidemark_proto::id::TopicPartition {
-    tidemark_proto::id::TopicPartition { topic: ID, partition: tidemark_proto::id::PartitionIndex(0) }
+fn tp() -> TopicPartition {
+    TopicPartition { topic: ID, partition: PartitionIndex(0) }
 }
 
 #[tokio::test(start_paused = true)]
@@ -418,6 +420,9 @@ async fn a_leader_that_dies_is_followed_by_one_whose_replicas_serve_on() {
     let replica = near + other - next;
     trio.leader = next;
     trio.produce(&[2]).await;
-    let served = trio.fetch(replica, 0, "").await;
-    assert_eq!((served.error_code, spans(&served)), (0, vec![(0, 0), (1, 1)]));
+    // The recoverer may have taken the first into a run by now.
+    for offset in [0, 1] {
+        let served = trio.fetch(replica, offset, "").await;
+        assert_eq!((served.error_code, spans(&served)[0]), (0, (offset, offset)));
+    }
 }
