@@ -100,8 +100,8 @@ def told(what, brokers, before):
               f"asked {d['plans_asked']:.0f}, unanswered {d['plans_unanswered']:.0f}", flush=True)
 
 
-def leaders(address):
-    rows = AdminClient({"bootstrap.servers": address}).list_topics(TOPIC, 10).topics[TOPIC].partitions
+def leaders(admin):
+    rows = admin.list_topics(TOPIC, 10).topics[TOPIC].partitions
     return {p: row.leader for p, row in rows.items()}
 
 
@@ -124,10 +124,10 @@ def run(args, directory):
         for broker in brokers:
             broker.start()
         address = brokers[0].address
-        made = AdminClient({"bootstrap.servers": address}).create_topics([NewTopic(TOPIC, args.partitions, 3)])
-        made[TOPIC].result(30)
-        wait_for("the leaders", lambda: len(set(leaders(address).values())) == 3, 30)
-        print("leaders", leaders(address), flush=True)
+        admin = AdminClient({"bootstrap.servers": address})
+        admin.create_topics([NewTopic(TOPIC, args.partitions, 3)])[TOPIC].result(30)
+        wait_for("the leaders", lambda: len(set(leaders(admin).values())) == 3, 30)
+        print("leaders", leaders(admin), flush=True)
         count = produce(address, args.partitions, args.mib)
         time.sleep(1)
         for broker in brokers:
