@@ -7,5 +7,6 @@ mod random;
 mod scenes;
 mod scripts;
 mod sockets;
+mod steps;
 mod world;
 mod zombies;
