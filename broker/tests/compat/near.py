@@ -106,7 +106,7 @@ def leaders(admin):
 
 
 def java_reads(jars, address, rack, count):
-    command = [HERE / "java" / "kafka-tool", jars, "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server",
+    command = [HERE / "java" / "kafka-tool", jars, "kafka-console-consumer", "--bootstrap-server",
                address, "--topic", TOPIC, "--from-beginning", "--max-messages", count, "--timeout-ms", 60_000,
                "--command-property", f"client.rack={rack}"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=180)
@@ -117,7 +117,7 @@ def java_reads(jars, address, rack, count):
 def run(args, directory):
     store = S3(directory / "s3")
     more = {"replica.selector.class": SELECTOR, "default.replication.factor": 3, "tidemark.peer.secret": "near",
-            "tidemark.bucket.price": "s3"}
+            "tidemark.bucket.price": "s3", "tidemark.wal.put.rate": 2}
     brokers = [Broker(args.tidemark, n, Bucket.s3(store.endpoint), directory, {**more, "broker.rack": f"zone-{n}"})
                for n in (1, 2, 3)]
     try:
