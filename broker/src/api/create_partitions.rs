@@ -1,12 +1,13 @@
 //! CreatePartitions (key 37, v0-3): raises partition counts.
 //!
-//! Any broker takes it and forwards. One row per topic asked for. Explicit assignments are a wish that nothing here
-//! needs: only their number is checked.
+//! Any broker takes it and forwards. One row per topic asked for. Replicas that are assigned explicitly hold from the
+//! first leader on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemark_proto::id::BrokerId;
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::kafka::messages::create_partitions_request::CreatePartitionsTopic;
 use tidemark_proto::kafka::messages::create_partitions_response::CreatePartitionsTopicResult;
@@ -35,9 +36,15 @@ pub async fn handle(
         let outcome = match judged {
             Err(refusal) => Err(refusal),
             Ok(()) => {
-                let (name, count) = (topic.name.as_str().to_owned(), topic.count);
-                let command =
-                    Command::CreatePartitions { topic: name, count, validate_only: request.validate_only };
+                let assigned = topic.assignments.iter().flatten();
+                let command = Command::CreatePartitions {
+                    topic: topic.name.as_str().to_owned(),
+                    count: topic.count,
+                    assignments: assigned
+                        .map(|row| row.broker_ids.iter().copied().map(BrokerId).collect())
+                        .collect(),
+                    validate_only: request.validate_only,
+                };
                 match tokio::time::timeout_at(deadline, node.cluster.submit(command)).await {
                     Err(_) => Err(Refusal::new(ErrorCode::RequestTimedOut, "")),
                     Ok(Err(code)) => Err(Refusal::new(code, "")),

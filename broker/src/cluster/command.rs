@@ -96,6 +96,9 @@ pub enum Command {
         topic: String,
         /// The new total.
         count: i32,
+        /// Explicit replicas of each new partition; none: they are placed.
+        #[serde(default)]
+        assignments: Vec<Vec<BrokerId>>,
         /// Only says what would happen.
         validate_only: bool,
     },

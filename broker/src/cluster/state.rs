@@ -89,8 +89,8 @@ impl Image {
             Command::CreateTopics { topics, validate_only } => {
                 Ok(self.create_topics(rules, topics, *validate_only))
             }
-            Command::CreatePartitions { topic, count, validate_only } => {
-                Ok(self.create_partitions(rules, topic, *count, *validate_only))
+            Command::CreatePartitions { topic, count, assignments, validate_only } => {
+                Ok(self.create_partitions(rules, topic, *count, assignments, *validate_only))
             }
             Command::DeleteTopics { topics } => Ok(self.delete_topics(topics)),
             Command::ForgetTopic { id } => match self.deleted.contains_key(id) {

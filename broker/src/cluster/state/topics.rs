@@ -52,7 +52,8 @@ impl Image {
                 batch.created.push(&topic.name);
                 if record.is_some() {
                     records.extend(record);
-                    records.extend(assigned(topic));
+                    let told = topic.assignments.iter().map(|(index, nodes)| (*index, nodes));
+                    records.extend(assigned(topic.id, told));
                 }
                 created
             });
@@ -133,9 +134,21 @@ impl Image {
         if told.len() != topic.assignments.len() || !told.keys().zip(0..).all(|(index, n)| index.0 == n) {
             return Err(bad("the assignment must name every partition from 0 upwards once"));
         }
-        let mut placed = Vec::with_capacity(told.len());
         let width = told.values().next().map_or(0, |nodes| nodes.len());
-        for nodes in told.values() {
+        let placed = self.placed_at(told.values().copied(), width, placement)?;
+        Ok((placed, i16::try_from(width).unwrap_or(i16::MAX)))
+    }
+
+    /// So many replicas for each, of which the first that lives leads.
+    fn placed_at<'a>(
+        &self,
+        told: impl Iterator<Item = &'a Vec<BrokerId>>,
+        width: usize,
+        placement: &mut Placement,
+    ) -> Result<Vec<Option<Placed>>, Refusal> {
+        let bad = |why: &str| Refusal::new(ErrorCode::InvalidReplicaAssignment, why);
+        let mut placed = Vec::new();
+        for nodes in told {
             let distinct: BTreeSet<&BrokerId> = nodes.iter().collect();
             if nodes.is_empty() || distinct.len() != nodes.len() || nodes.len() != width {
                 return Err(bad("every partition needs the same number of distinct replicas, at least one"));
@@ -146,7 +159,7 @@ impl Image {
             placed
                 .push(nodes.iter().find_map(|node| placement.at(*node)).or_else(|| placement.least_loaded()));
         }
-        Ok((placed, i16::try_from(width).unwrap_or(i16::MAX)))
+        Ok(placed)
     }
 
     pub(super) fn create_partitions(
@@ -154,6 +167,7 @@ impl Image {
         rules: &Rules,
         name: &str,
         count: i32,
+        assignments: &[Vec<BrokerId>],
         validate_only: bool,
     ) -> Outcome {
         let refuse = |code, why: String| Outcome::reply(Reply::Row(Err(Refusal::new(code, why))));
@@ -170,11 +184,27 @@ impl Image {
             return refuse(code, why);
         }
         let mut placement = Placement::over(self, None);
-        let placed: Vec<Option<Placed>> = (0..more).map(|_| placement.least_loaded()).collect();
-        let records = match validate_only {
-            true => Vec::new(),
-            false => vec![Record::PartitionsAdded { topic: topic.id, placed }],
+        let placed = match assignments.len() {
+            0 => Ok((0..more).map(|_| placement.least_loaded()).collect()),
+            rows if rows != more => {
+                let why = format!("{more} partitions are to be added, but {rows} assignments are given.");
+                Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, why))
+            }
+            _ => {
+                let width = usize::try_from(topic.replication).unwrap_or(0);
+                self.placed_at(assignments.iter(), width, &mut placement)
+            }
         };
+        let placed = match placed {
+            Ok(placed) => placed,
+            Err(Refusal { code, why }) => return refuse(code, why),
+        };
+        let mut records = vec![Record::PartitionsAdded { topic: topic.id, placed }];
+        let first = i32::try_from(now).unwrap_or(i32::MAX);
+        records.extend(assigned(topic.id, (first..).map(PartitionIndex).zip(assignments)));
+        if validate_only {
+            records.clear();
+        }
         Outcome { records, reply: Reply::Row(Ok(())) }
     }
 
@@ -205,15 +235,18 @@ impl Image {
     }
 }
 
-/// The replicas that a topic was created with, where somebody named them.
-fn assigned(topic: &NewTopic) -> Vec<Record> {
+/// The replicas that partitions were created with, where somebody named them.
+fn assigned<'a>(
+    topic: TopicId,
+    told: impl Iterator<Item = (PartitionIndex, &'a Vec<BrokerId>)>,
+) -> Vec<Record> {
     let mut groups: BTreeMap<&Vec<BrokerId>, Vec<PartitionIndex>> = BTreeMap::new();
-    for (index, replicas) in &topic.assignments {
-        groups.entry(replicas).or_default().push(*index);
+    for (index, replicas) in told {
+        groups.entry(replicas).or_default().push(index);
     }
     let record = |(replicas, indexes): (&Vec<BrokerId>, Vec<PartitionIndex>)| Record::ReplicasAssigned {
         replicas: replicas.clone(),
-        partitions: vec![(topic.id, indexes)],
+        partitions: vec![(topic, indexes)],
     };
     groups.into_iter().map(record).collect()
 }

@@ -3,6 +3,7 @@
 use tidemark_proto::id::{
     BrokerEpoch, BrokerId, LeaderEpoch, Life, Millis, PartitionIndex, Seq, TopicId, TopicPartition,
 };
+use tidemark_proto::kafka::error::ErrorCode;
 use uuid::Uuid;
 
 use super::super::command::{Command, NewTopic, Reply, Sealed};
@@ -210,4 +211,27 @@ fn assigned_replicas_are_told_and_the_first_that_lives_leads() {
     assert_eq!(row(&image).leader, Some(BrokerId(3)), "the other replica, though broker 1 leads nothing");
     let replicas = image.replicas(&topic, TP.partition);
     assert_eq!(image.in_sync(&replicas), [BrokerId(3)]);
+}
+
+#[test]
+fn partitions_are_added_where_somebody_said() {
+    let (mut image, _) = cluster();
+    let grow = |count, of: &[&[i32]]| {
+        let nodes = |row: &&[i32]| row.iter().copied().map(BrokerId).collect();
+        let assignments = of.iter().map(nodes).collect();
+        Command::CreatePartitions { topic: "t".into(), count, assignments, validate_only: false }
+    };
+    let refused = |image: &mut Image, command| match told(image, command) {
+        Reply::Row(row) => row.err().map(|refusal| refusal.code),
+        other => panic!("{other:?}"),
+    };
+    let bad = Some(ErrorCode::InvalidReplicaAssignment);
+    assert_eq!(refused(&mut image, grow(3, &[&[3]])), bad, "two are added, one is assigned");
+    assert_eq!(refused(&mut image, grow(2, &[&[3, 2]])), bad, "the topic has one replica");
+    assert_eq!(refused(&mut image, grow(2, &[&[9]])), bad, "there is no broker 9");
+    assert_eq!(refused(&mut image, grow(3, &[&[3], &[2]])), None);
+    let topic = image.topic(TP.topic).expect("there").clone();
+    let led = |index: i32| image.replicas(&topic, PartitionIndex(index));
+    assert_eq!((led(1), led(2)), (vec![BrokerId(3)], vec![BrokerId(2)]));
+    assert_eq!(topic.partitions[1].leader, Some(BrokerId(3)));
 }

@@ -62,9 +62,12 @@ fn command(image: &Image, step: u128, act: Act) -> Command {
             }],
             validate_only: c > 230,
         },
-        4 => {
-            Command::CreatePartitions { topic: format!("t{a}.x"), count: i32::from(b), validate_only: false }
-        }
+        4 => Command::CreatePartitions {
+            topic: format!("t{a}.x"),
+            count: i32::from(b),
+            assignments: Vec::new(),
+            validate_only: false,
+        },
         5 => Command::DeleteTopics { topics: vec![TopicRef::Name(format!("t{a}.x"))] },
         6 => Command::UnregisterBroker { node },
         7 => Command::AllocateProducerIds { by: epoch },

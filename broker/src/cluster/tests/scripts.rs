@@ -113,6 +113,7 @@ impl Script {
             "grow" => Command::CreatePartitions {
                 topic: subject.to_owned(),
                 count: number(&words, "to", 0),
+                assignments: Vec::new(),
                 validate_only: dry,
             },
             "delete" => {
