@@ -30,8 +30,8 @@ pub enum Bug {
     NoSeal,
     /// A partition is released while batches of it are in flight (R17).
     ReleaseWithoutDrain,
-    /// A replica serves by a plan that it was given before, without asking the leader again (R25).
-    PlanKept,
+    /// A replica goes on telling the bounds that the leader told it first (R25).
+    BoundsKept,
 }
 
 /// All of them.
@@ -48,7 +48,7 @@ pub const ALL: [Bug; 13] = [
     Bug::MetadataAckedEarly,
     Bug::NoSeal,
     Bug::ReleaseWithoutDrain,
-    Bug::PlanKept,
+    Bug::BoundsKept,
 ];
 
 #[cfg(feature = "planted-bugs")]

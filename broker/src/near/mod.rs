@@ -29,7 +29,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::cluster::Cluster;
 use crate::partition::index::Source;
-use crate::partition::{Ask, Look};
+use crate::partition::{Ask, Bounds, Look};
 
 pub use answer::Answers;
 pub use choice::{Seat, nearest, to_ask};
@@ -96,8 +96,8 @@ struct Inner {
     questions: Semaphore,
     sent: Mutex<Lru<(u64, TopicPartition), Instant>>,
     tallies: [AtomicU64; 6],
-    /// For a planted bug: plans given before.
-    kept: Mutex<BTreeMap<String, wire::Answer>>,
+    /// For a planted bug: the first bounds told.
+    kept: Mutex<BTreeMap<TopicPartition, Bounds>>,
 }
 
 /// What is counted.
@@ -177,19 +177,18 @@ impl Near {
         self.count(Tally::Asked, 1);
         let cluster = &self.0.cluster;
         let body = wire::question_to(&question);
-        let answered = match self.kept(&question) {
-            Some(kept) => kept,
-            None => match cluster.ask_reads(leader, body).await {
-                Ok(body) => wire::answer_from(body, &question)
-                    .inspect_err(|why| tracing::warn!(%leader, why, "a plan was not understood"))
-                    .ok()?,
-                Err(error) => {
-                    tracing::debug!(%leader, %error, "a leader did not give its plan");
-                    return None;
-                }
-            },
+        let mut answered = match cluster.ask_reads(leader, body).await {
+            Ok(body) => wire::answer_from(body, &question)
+                .inspect_err(|why| tracing::warn!(%leader, why, "a plan was not understood"))
+                .ok()?,
+            Err(error) => {
+                tracing::debug!(%leader, %error, "a leader did not give its plan");
+                return None;
+            }
         };
-        self.keep(&question, &answered);
+        if planted::is(Bug::BoundsKept) {
+            self.keep_bounds(&question, &mut answered.rows);
+        }
         if answered.crowded && !question.wait.is_zero() && !has_news_in(&answered.rows, question.hunger) {
             tokio::time::sleep(CROWDED.min(question.wait)).await;
         }
@@ -244,17 +243,13 @@ impl Near {
         }
     }
 
-    /// [`Bug::PlanKept`]: what was told before is taken for what holds now.
-    fn kept(&self, question: &Question) -> Option<wire::Answer> {
-        match planted::is(Bug::PlanKept) {
-            true => self.0.kept.lock().get(&format!("{:?}", question.asks)).cloned(),
-            false => None,
-        }
-    }
-
-    fn keep(&self, question: &Question, answered: &wire::Answer) {
-        if planted::is(Bug::PlanKept) {
-            self.0.kept.lock().insert(format!("{:?}", question.asks), answered.clone());
+    /// [`Bug::BoundsKept`]: what was told first is taken for what holds now.
+    fn keep_bounds(&self, question: &Question, rows: &mut wire::Rows) {
+        let mut kept = self.0.kept.lock();
+        for (ask, look) in question.asks.iter().zip(rows) {
+            if let Ok(look) = look {
+                look.bounds = *kept.entry(ask.tp).or_insert(look.bounds);
+            }
         }
     }
 }
