@@ -1,5 +1,7 @@
 //! Any object as text, for people and for goldens. Verifies what it prints.
 
+pub mod segment;
+
 use std::fmt::Write;
 
 use bytes::Bytes;

@@ -16,6 +16,7 @@ pub mod planted;
 pub mod read;
 pub mod run;
 pub mod seam;
+pub mod segment;
 pub mod upkeep;
 pub mod watch;
 pub mod witness;

@@ -4,20 +4,30 @@ use std::path::Path;
 
 use bytes::Bytes;
 use tidemark_tiering::bucket::{Bucket, Config, Kind, Patience, Span};
-use tidemark_tiering::dump::dump;
+use tidemark_tiering::dump;
 use tidemark_tiering::seam::Seams;
 
 use super::Failure;
 
 /// Prints `what`: a file where there is one of that name, else an object of the bucket.
-pub fn run(what: &str, bucket: impl FnOnce() -> Result<Config, Failure>) -> Result<(), Failure> {
-    let bytes = match Path::new(what).is_file() {
-        true => Bytes::from(
-            std::fs::read(what).map_err(|error| Failure::Failed(format!("cannot read {what}: {error}")))?,
-        ),
-        false => fetch(what, bucket().map_err(|failure| no_file(what, failure))?)?,
+pub fn run(what: &str, bucket: impl Fn() -> Result<Config, Failure>) -> Result<(), Failure> {
+    let read = |name: &str| match Path::new(name).is_file() {
+        true => std::fs::read(name)
+            .map(Bytes::from)
+            .map_err(|error| Failure::Failed(format!("cannot read {name}: {error}"))),
+        false => fetch(name, bucket().map_err(|failure| no_file(name, failure))?),
     };
-    match dump(&bytes) {
+    let bytes = read(what)?;
+    // A segment's objects are Kafka's own: only their names tell what they are.
+    let text = match what.rsplit_once('.') {
+        Some((_, "log")) => dump::segment::log(&bytes),
+        Some((_, "rsm-manifest")) => dump::segment::manifest(&bytes),
+        Some((segment, "indexes")) => {
+            dump::segment::indexes(&bytes, &read(&format!("{segment}.rsm-manifest"))?)
+        }
+        _ => dump::dump(&bytes),
+    };
+    match text {
         Ok(text) => {
             super::say(&text);
             Ok(())

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use tidemark_proto::id::{Millis, Offset};
 use tidemark_proto::record::stamp::Stamped;
 
+use crate::segment::index::{Entries, Indexer};
+
 /// An index entry is due after this many bytes of batches (Kafka's `index.interval.bytes`).
 const INTERVAL: u64 = 4096;
 /// Buffers given to one write.
@@ -32,14 +34,9 @@ pub(super) struct Segment {
     path: PathBuf,
     base: Offset,
     next: Offset,
-    len: u64,
-    since_entry: u64,
+    indexer: Indexer,
     /// Greatest timestamp of its first batch.
     first: Option<Millis>,
-    /// Greatest timestamp so far, and the last offset of the batch that brought it.
-    newest: Option<(Millis, Offset)>,
-    /// Timestamp of the last entry of the time index.
-    noted: Option<Millis>,
 }
 
 /// Where a batch lies in the log file.
@@ -59,10 +56,8 @@ impl Segment {
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(log_of(&path))?;
         File::create(path.with_extension("index"))?;
         File::create(path.with_extension("timeindex"))?;
-        let (len, since_entry) = (0, 0);
-        let (first, newest, noted) = (None, None, None);
-        let segment = Segment { path, base, next: base, len, since_entry, first, newest, noted };
-        Ok((segment, log))
+        let indexer = Indexer::new(base, INTERVAL);
+        Ok((Segment { path, base, next: base, indexer, first: None }, log))
     }
 
     /// First offset.
@@ -77,7 +72,7 @@ impl Segment {
 
     /// Bytes of the log file.
     pub fn len(&self) -> u64 {
-        self.len
+        self.indexer.len()
     }
 
     /// Its files without their extensions.
@@ -87,7 +82,7 @@ impl Segment {
 
     /// How many of `batches` it takes within `bounds`. None unless the first one follows on: a segment has no hole.
     pub fn takes(&self, batches: &[Stamped], bounds: Bounds) -> usize {
-        let (mut next, mut len, mut first) = (self.next, self.len, self.first);
+        let (mut next, mut len, mut first) = (self.next, self.len(), self.first);
         let limit = bounds.bytes.min(i32::MAX as u64);
         for (at, batch) in batches.iter().enumerate() {
             let (size, last) = (batch.len() as u64, batch.last_offset());
@@ -106,48 +101,30 @@ impl Segment {
 
     /// Appends batches that it takes; `log` is its log file.
     pub fn append(&mut self, log: &File, batches: &[Stamped]) -> io::Result<Vec<Laid>> {
-        let (mut index, mut times, mut laid) = (Vec::new(), Vec::new(), Vec::with_capacity(batches.len()));
-        let start = self.len;
+        let (mut due, mut laid) = (Entries::default(), Vec::with_capacity(batches.len()));
+        let start = self.len();
         for batch in batches {
             let last = batch.last_offset();
             self.first.get_or_insert(batch.max_timestamp());
-            if self.newest.is_none_or(|(time, _)| batch.max_timestamp() > time) {
-                self.newest = Some((batch.max_timestamp(), last));
-            }
-            if self.since_entry > INTERVAL {
-                index.extend_from_slice(&self.relative(last).to_be_bytes());
-                index.extend_from_slice(&(self.len as u32).to_be_bytes());
-                self.note_time(&mut times);
-                self.since_entry = 0;
-            }
-            laid.push(Laid { base: batch.base_offset(), at: self.len });
-            self.len += batch.len() as u64;
-            self.since_entry += batch.len() as u64;
+            laid.push(Laid { base: batch.base_offset(), at: self.len() });
+            self.indexer.add(last, batch.max_timestamp(), batch.len() as u64, &mut due);
             self.next = last.plus(1);
         }
         write_at(log, batches, start)?;
-        append_to(&self.path.with_extension("index"), &index)?;
-        append_to(&self.path.with_extension("timeindex"), &times)?;
+        self.append_entries(&due)?;
         Ok(laid)
     }
 
     /// Ends the segment: its greatest timestamp is in the time index, as Kafka has it in a closed one.
     pub fn close(mut self) -> io::Result<()> {
-        let mut times = Vec::new();
-        self.note_time(&mut times);
-        append_to(&self.path.with_extension("timeindex"), &times)
+        let mut due = Entries::default();
+        self.indexer.close(&mut due);
+        self.append_entries(&due)
     }
 
-    fn note_time(&mut self, times: &mut Vec<u8>) {
-        if let Some((time, offset)) = self.newest.filter(|(time, _)| self.noted.is_none_or(|n| *time > n)) {
-            times.extend_from_slice(&time.0.to_be_bytes());
-            times.extend_from_slice(&self.relative(offset).to_be_bytes());
-            self.noted = Some(time);
-        }
-    }
-
-    fn relative(&self, offset: Offset) -> u32 {
-        (offset.0 - self.base.0) as u32
+    fn append_entries(&self, due: &Entries) -> io::Result<()> {
+        append_to(&self.path.with_extension("index"), &due.offsets)?;
+        append_to(&self.path.with_extension("timeindex"), &due.times)
     }
 }
 

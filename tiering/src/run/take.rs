@@ -55,6 +55,11 @@ pub trait Sliced: Sync {
     where
         F: Fn(&Pieces) -> Result<(), Damage> + Send + 'static;
 
+    /// What a slice's bytes are checked by.
+    fn check(&self) -> fn(&Bytes, Extent) -> Result<(), Damage> {
+        verify_slice
+    }
+
     /// What `pieces` of it are, in one buffer.
     fn load(&self, pieces: Pieces) -> impl Future<Output = Result<Bytes, Error>> + Send;
 }
@@ -101,7 +106,8 @@ pub async fn take(
         return Ok(Taken { pieces: Pieces::new(), next, full });
     };
     let range = head.position..tail.position + tail.length;
-    let pieces = from.read_checked(range, move |pieces| verify(pieces, &chosen)).await?;
+    let check = from.check();
+    let pieces = from.read_checked(range, move |pieces| verify(pieces, &chosen, check)).await?;
     let mut taken = Taken { pieces, next: tail.last_offset.plus(1).max(want.from), full };
     let large = head.length > want.bytes_max as u64;
     if head.base_offset < want.from || large {
@@ -170,12 +176,16 @@ fn choose_in(bytes: Bytes, want: Want) -> Result<Chosen, Damage> {
     Ok(Chosen { range: range.unwrap_or(at..at), cut_at: None })
 }
 
-fn verify(pieces: &Pieces, extents: &[Extent]) -> Result<(), Damage> {
+fn verify(
+    pieces: &Pieces,
+    extents: &[Extent],
+    check: fn(&Bytes, Extent) -> Result<(), Damage>,
+) -> Result<(), Damage> {
     let mut at = 0;
     for extent in extents {
         let end = at + extent.length as usize;
         let bytes = pieces.slice(at..end).into_bytes();
-        verify_slice(&bytes.map_err(|error| Damage::new(error.to_string()))?, *extent)?;
+        check(&bytes.map_err(|error| Damage::new(error.to_string()))?, *extent)?;
         at = end;
     }
     Ok(())
