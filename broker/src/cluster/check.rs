@@ -78,6 +78,17 @@ impl Image {
         assert!(p.chain.iter().rev().skip(1).all(|e| e.to.is_some()), "{tp}: only the last entry is open");
         assert!(p.assigned_at <= self.version, "{tp} was assigned in the past");
         assert!(p.log_start >= Offset(0), "{tp}: the log starts somewhere");
+        for pair in p.segments().windows(2) {
+            assert!(pair[0].last < pair[1].base, "{tp}: segments rise and never overlap");
+        }
+        for row in p.segments() {
+            assert!(row.state.is_named(), "{tp}: {:?} has no row", row.state);
+            assert!(row.state.is_readable() || row.last < p.log_start, "{tp}: only what cannot be read goes");
+            assert!(
+                row.epochs.iter().all(|(epoch, _)| *epoch <= p.leader_epoch),
+                "{tp}: no later leader epoch"
+            );
+        }
         if let Some(successor) = p.successor {
             assert!(
                 p.leader.is_some_and(|leader| leader != successor.node),

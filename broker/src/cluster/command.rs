@@ -9,6 +9,8 @@ use tidemark_proto::id::{
     TopicId, TopicPartition,
 };
 use tidemark_proto::kafka::error::ErrorCode;
+use tidemark_tiering::segment;
+use uuid::Uuid;
 
 use super::image::{CheckpointRow, Endpoint, RunRow};
 use super::quota::{Entity, Rate};
@@ -157,6 +159,35 @@ pub enum Command {
         by: BrokerEpoch,
         /// Which, under which leader epoch, to where; at most the high watermark.
         starts: Vec<(TopicPartition, LeaderEpoch, Offset)>,
+    },
+    /// Names segments of a partition that the sender leads, which go on where its last one ends (R18).
+    CommitSegments {
+        /// The broker epoch of the sender.
+        by: BrokerEpoch,
+        /// Whose.
+        of: TopicPartition,
+        /// Its leader epoch.
+        leader_epoch: LeaderEpoch,
+        /// Which, by offset; all of it at most the last stable offset.
+        rows: Vec<segment::Row>,
+    },
+    /// Begins the deletion of segments of a partition that the sender leads, all of them below its log start.
+    RetireSegments {
+        /// The broker epoch of the sender.
+        by: BrokerEpoch,
+        /// Whose.
+        of: TopicPartition,
+        /// Its leader epoch.
+        leader_epoch: LeaderEpoch,
+        /// Which.
+        ids: Vec<Uuid>,
+    },
+    /// Says that nothing is left of segments whose deletion had begun.
+    ForgetSegments {
+        /// Whose.
+        of: TopicPartition,
+        /// Which.
+        ids: Vec<Uuid>,
     },
     /// Plans that partitions go to other living brokers; one that is where it shall be stays.
     PlanMoves {

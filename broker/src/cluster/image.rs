@@ -16,6 +16,7 @@ use tidemark_proto::id::{
     Position, ProducerId, Seq, TopicId, TopicPartition,
 };
 use tidemark_tiering::run::range_of;
+use tidemark_tiering::segment;
 use uuid::Uuid;
 
 pub use tidemark_tiering::run::{CheckpointRow, RunRow};
@@ -141,6 +142,8 @@ pub struct Partition {
     pub assigned: Vec<BrokerId>,
     /// What was assigned when the move under way began, if that is other than now: what cancelling it gives back.
     pub assigned_before: Option<Box<[BrokerId]>>,
+    /// Its segments in the bucket, by offset; `None`: it never had one.
+    pub segments: Option<Arc<Vec<Arc<segment::Row>>>>,
 }
 
 /// A topic.
@@ -327,6 +330,11 @@ impl Image {
         self.topic(tp.topic)?.partition(tp.partition)
     }
 
+    /// The segments of a partition, by offset, those that are being deleted too.
+    pub fn segments(&self, tp: TopicPartition) -> &[Arc<segment::Row>] {
+        self.partition(tp).map(Partition::segments).unwrap_or_default()
+    }
+
     /// Deleted topics whose objects may still exist.
     pub fn deleted(&self) -> impl Iterator<Item = (TopicId, &Deleted)> {
         self.deleted.iter().map(|(id, row)| (*id, row))
@@ -491,6 +499,18 @@ pub struct At<'a> {
     pub port: u16,
     /// The broker's rack.
     pub rack: Option<&'a str>,
+}
+
+impl Partition {
+    /// Its segments in the bucket, by offset, those that are being deleted too.
+    pub fn segments(&self) -> &[Arc<segment::Row>] {
+        self.segments.as_ref().map(|rows| rows.as_slice()).unwrap_or_default()
+    }
+
+    /// The offset after the last that is in segments; `None` where none is.
+    pub fn tiered(&self) -> Option<Offset> {
+        self.segments().last().map(|row| row.last.plus(1))
+    }
 }
 
 impl Topic {

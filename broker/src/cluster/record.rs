@@ -10,6 +10,8 @@ use tidemark_proto::id::{
     BrokerEpoch, BrokerId, Generation, LaneId, Life, Offset, PartitionIndex, Position, ProducerId, Seq,
     TopicId, TopicPartition,
 };
+use tidemark_tiering::segment;
+use uuid::Uuid;
 
 use super::image::{Broker, CheckpointRow, RunRow};
 use super::quota::{Entity, Rate};
@@ -164,6 +166,27 @@ pub enum Record {
         node: BrokerId,
         /// Its epoch.
         epoch: BrokerEpoch,
+    },
+    /// Segments of a partition are in the bucket, whole (R18).
+    SegmentsCommitted {
+        /// Whose.
+        of: TopicPartition,
+        /// Which, by offset.
+        rows: Vec<segment::Row>,
+    },
+    /// The deletion of segments has begun: nobody reads them any more.
+    SegmentsRetired {
+        /// Whose.
+        of: TopicPartition,
+        /// Which.
+        ids: Vec<Uuid>,
+    },
+    /// Nothing is left of segments.
+    SegmentsForgotten {
+        /// Whose.
+        of: TopicPartition,
+        /// Which.
+        ids: Vec<Uuid>,
     },
     /// A topic was deleted; its objects remain to be reclaimed.
     TopicDeleted {

@@ -21,6 +21,7 @@ use super::record::{Closed, Placed, Record, Scope};
 mod cuts;
 mod moves;
 mod quotas;
+mod segments;
 mod starts;
 mod topics;
 
@@ -111,6 +112,13 @@ impl Image {
                 Ok(self.set_config(rules, scope, set, *validate_only))
             }
             Command::MoveLogStarts { by, starts } => self.move_log_starts(*by, starts),
+            Command::CommitSegments { by, of, leader_epoch, rows } => {
+                self.commit_segments(*by, *of, *leader_epoch, rows)
+            }
+            Command::RetireSegments { by, of, leader_epoch, ids } => {
+                self.retire_segments(*by, *of, *leader_epoch, ids)
+            }
+            Command::ForgetSegments { of, ids } => Ok(done(self.forget_segments(*of, ids))),
             Command::PlanMoves { moves } => Ok(done(self.plan_moves(moves))),
             Command::CallOff { moves } => Ok(done(self.call_off(moves))),
             Command::ReadyToLead { by, from, partitions } => self.ready_to_lead(*by, *from, partitions),

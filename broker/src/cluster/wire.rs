@@ -79,6 +79,14 @@ fn topic_id(bytes: &[u8]) -> Read<TopicId> {
     Ok(TopicId(Uuid::from_bytes(array(bytes)?)))
 }
 
+fn ids_from(ids: &[Bytes]) -> Read<Vec<Uuid>> {
+    ids.iter().map(|id| Ok(Uuid::from_bytes(array(id)?))).collect()
+}
+
+fn partition_from(topic: &[u8], partition: i32) -> Read<TopicPartition> {
+    Ok(TopicPartition { topic: topic_id(topic)?, partition: PartitionIndex(partition) })
+}
+
 fn id_bytes(id: Uuid) -> Bytes {
     Bytes::copy_from_slice(id.as_bytes())
 }
@@ -226,6 +234,21 @@ fn record_to(record: &Record) -> pb::Record {
         Record::BrokerDraining { node, epoch } => {
             Kind::BrokerDraining(pb::BrokerDraining { node: node.0, epoch: epoch.0 })
         }
+        Record::SegmentsCommitted { of, rows: segments } => Kind::SegmentsCommitted(pb::SegmentsCommitted {
+            topic: topic_bytes(of.topic),
+            partition: of.partition.0,
+            segments: segments.iter().map(rows::segment_to).collect(),
+        }),
+        Record::SegmentsRetired { of, ids } => Kind::SegmentsRetired(pb::SegmentsRetired {
+            topic: topic_bytes(of.topic),
+            partition: of.partition.0,
+            ids: ids.iter().copied().map(id_bytes).collect(),
+        }),
+        Record::SegmentsForgotten { of, ids } => Kind::SegmentsForgotten(pb::SegmentsForgotten {
+            topic: topic_bytes(of.topic),
+            partition: of.partition.0,
+            ids: ids.iter().copied().map(id_bytes).collect(),
+        }),
         Record::TopicDeleted { id } => Kind::TopicDeleted(pb::TopicDeleted { id: topic_bytes(*id) }),
         Record::TopicForgotten { id } => Kind::TopicForgotten(pb::TopicForgotten { id: topic_bytes(*id) }),
         Record::CutCommitted { lane, low, runs, checkpoint, version } => {
@@ -335,6 +358,16 @@ fn record_from(record: pb::Record) -> Read<Record> {
             checkpoint: r.checkpoint.map(rows::checkpoint_from).transpose()?,
             version: r.version,
         },
+        Kind::SegmentsCommitted(r) => Record::SegmentsCommitted {
+            of: partition_from(&r.topic, r.partition)?,
+            rows: r.segments.into_iter().map(rows::segment_from).collect::<Read<_>>()?,
+        },
+        Kind::SegmentsRetired(r) => {
+            Record::SegmentsRetired { of: partition_from(&r.topic, r.partition)?, ids: ids_from(&r.ids)? }
+        }
+        Kind::SegmentsForgotten(r) => {
+            Record::SegmentsForgotten { of: partition_from(&r.topic, r.partition)?, ids: ids_from(&r.ids)? }
+        }
         Kind::ProducerIdsAllocated(r) => Record::ProducerIdsAllocated { next: ProducerId(r.next) },
         Kind::ConfigSet(r) => Record::ConfigSet {
             scope: scope_from(r.scope)?,

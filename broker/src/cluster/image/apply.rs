@@ -7,6 +7,7 @@ use tidemark_proto::id::{
     BrokerEpoch, BrokerId, ClusterId, LaneId, LeaderEpoch, Nonce, Offset, PartitionIndex, Position, Seq,
     TopicId, TopicPartition,
 };
+use tidemark_tiering::segment;
 use uuid::Uuid;
 
 use super::super::quota::{Entity, Rate};
@@ -92,6 +93,17 @@ impl Image {
             }
             Record::PartitionsAdded { topic, placed } => self.partitions_added(*topic, placed),
             Record::PartitionsMoved { from, to, partitions } => self.partitions_moved(*from, *to, partitions),
+            Record::SegmentsCommitted { of, rows } => self.segments_of(*of, |known| {
+                known.extend(rows.iter().cloned().map(Arc::new));
+            }),
+            Record::SegmentsRetired { of, ids } => self.segments_of(*of, |known| {
+                for row in known.iter_mut().filter(|row| ids.contains(&row.id)) {
+                    Arc::make_mut(row).state = segment::State::DeleteStarted;
+                }
+            }),
+            Record::SegmentsForgotten { of, ids } => {
+                self.segments_of(*of, |known| known.retain(|row| !ids.contains(&row.id)));
+            }
             Record::TopicDeleted { id } => self.topic_deleted(*id),
             Record::TopicForgotten { id } => {
                 Arc::make_mut(&mut self.deleted).remove(id);
@@ -301,6 +313,15 @@ impl Image {
             if let Some(partition) = Arc::make_mut(row).partitions.get_mut(at) {
                 partition.log_start = partition.log_start.max(*offset);
             }
+        }
+    }
+
+    fn segments_of(&mut self, of: TopicPartition, change: impl FnOnce(&mut Vec<Arc<segment::Row>>)) {
+        let Some(row) = Arc::make_mut(&mut self.topics).get_mut(&of.topic) else { return };
+        let at = usize::try_from(of.partition.0).unwrap_or(usize::MAX);
+        if let Some(partition) = Arc::make_mut(row).partitions.get_mut(at) {
+            change(Arc::make_mut(partition.segments.get_or_insert_default()));
+            partition.segments.take_if(|rows| rows.is_empty());
         }
     }
 

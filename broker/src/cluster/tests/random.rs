@@ -5,6 +5,7 @@ use tidemark_proto::id::ClusterId;
 use tidemark_proto::id::{
     BrokerEpoch, BrokerId, LaneId, Life, Millis, Offset, PartitionIndex, Position, Seq, TopicId,
 };
+use tidemark_tiering::segment;
 use uuid::Uuid;
 
 use super::super::command::{Command, NewTopic, Sealed, TopicRef};
@@ -23,7 +24,7 @@ struct Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    (0u8..21, 0u8..6, 0u8..8, any::<u8>()).prop_map(|(verb, a, b, c)| Act { verb, a, b, c })
+    (0u8..27, 0u8..6, 0u8..8, any::<u8>()).prop_map(|(verb, a, b, c)| Act { verb, a, b, c })
 }
 
 fn command(image: &Image, step: u128, act: Act) -> Command {
@@ -95,6 +96,30 @@ fn command(image: &Image, step: u128, act: Act) -> Command {
         },
         11 => Command::NoteSwept { below: image.position() },
         12 => Command::Drain { by: epoch },
+        21..=24 => {
+            let all: Vec<_> = image.topics().flat_map(|t| t.partitions()).collect();
+            let Some((of, p)) = all.get(usize::from(c) % all.len().max(1)) else {
+                return Command::Drain { by: epoch };
+            };
+            let leader = p.leader.and_then(|node| image.broker(node)).map_or(epoch, |row| row.epoch);
+            let (by, leader_epoch) = (if c < 250 { leader } else { epoch }, p.leader_epoch);
+            let ids: Vec<Uuid> = p.segments().iter().take(usize::from(b)).map(|row| row.id).collect();
+            match verb {
+                21 => {
+                    let end = p.tiered().unwrap_or_default();
+                    let base = if c % 16 == 0 { p.log_start } else { Offset(end.0 - i64::from(c == 15)) };
+                    let (last, id) = (base.plus(i64::from(b)), Uuid::from_u128(step + 1));
+                    let row = segment::Row { id, base, last, bytes: 100, ..segment::Row::default() };
+                    Command::CommitSegments { by, of: *of, leader_epoch, rows: vec![row] }
+                }
+                22 => Command::RetireSegments { by, of: *of, leader_epoch, ids },
+                23 => Command::ForgetSegments { of: *of, ids },
+                _ => {
+                    let start = p.tiered().unwrap_or_default().plus(-i64::from(b));
+                    Command::MoveLogStarts { by, starts: vec![(*of, leader_epoch, start)] }
+                }
+            }
+        }
         13..=18 => {
             let all: Vec<_> = image.topics().flat_map(|t| t.partitions()).collect();
             let Some((tp, p)) = all.get(usize::from(c) % all.len().max(1)) else {
@@ -165,6 +190,10 @@ fn grows(old: &Image, new: &Image) {
         for (n, (was, is)) in (0..).zip(topic.partitions.iter().zip(&now.partitions)) {
             assert!(is.leader_epoch >= was.leader_epoch, "leader epochs never fall");
             assert!(is.log_start >= was.log_start, "log starts never fall");
+            for row in was.segments().iter().filter(|row| row.last >= is.log_start) {
+                let kept = is.segments().iter().any(|now| now == row);
+                assert!(kept, "what can be read stays: {row:?}");
+            }
             let same = is.leader_epoch == was.leader_epoch;
             assert!(!same || is.leader.is_none() || is.leader == was.leader, "one leader an epoch");
             let replicas = new.replicas(now, PartitionIndex(n));

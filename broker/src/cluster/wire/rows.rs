@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tidemark_proto::id::{BrokerEpoch, BrokerId, Millis, PartitionIndex, Seq, TopicId};
+use tidemark_proto::id::{BrokerEpoch, BrokerId, LeaderEpoch, Millis, Offset, PartitionIndex, Seq, TopicId};
 use tidemark_proto::rpc::meta::v1 as pb;
+use tidemark_tiering::segment::{self, Layout, State};
 use uuid::Uuid;
 
 use super::super::image::{Broker, CheckpointRow, Endpoint, RunRow};
@@ -120,6 +121,40 @@ pub(super) fn checkpoint_from(row: pb::Checkpoint) -> Read<CheckpointRow> {
         upto: Seq(row.upto),
         bytes: row.bytes,
         committed: row.committed,
+    })
+}
+
+pub(super) fn segment_to(row: &segment::Row) -> pb::Segment {
+    let Layout { offset, time, producers, epochs, transactions, crc } = row.indexes;
+    let epoch =
+        |(epoch, from): &(LeaderEpoch, Offset)| pb::SegmentEpoch { leader_epoch: epoch.0, from: from.0 };
+    pb::Segment {
+        id: id_bytes(row.id),
+        base: row.base.0,
+        last: row.last.0,
+        max_timestamp: row.max_timestamp.0,
+        bytes: row.bytes,
+        epochs: row.epochs.iter().map(epoch).collect(),
+        indexes: vec![offset, time, producers, epochs, transactions],
+        indexes_crc: crc,
+        deleting: row.state == State::DeleteStarted,
+    }
+}
+
+pub(super) fn segment_from(row: pb::Segment) -> Read<segment::Row> {
+    let [offset, time, producers, epochs, transactions] = row.indexes[..] else {
+        return Err(Unreadable(format!("a segment with {} indexes", row.indexes.len())));
+    };
+    let epoch = |e: &pb::SegmentEpoch| (LeaderEpoch(e.leader_epoch), Offset(e.from));
+    Ok(segment::Row {
+        id: Uuid::from_bytes(array(&row.id)?),
+        base: Offset(row.base),
+        last: Offset(row.last),
+        max_timestamp: Millis(row.max_timestamp),
+        bytes: row.bytes,
+        epochs: row.epochs.iter().map(epoch).collect(),
+        indexes: Layout { offset, time, producers, epochs, transactions, crc: row.indexes_crc },
+        state: if row.deleting { State::DeleteStarted } else { State::CopyFinished },
     })
 }
 

@@ -176,6 +176,7 @@ fn topic_to(topic: &Topic) -> pb::TopicRow {
             .assigned_before
             .as_ref()
             .map(|before| pb::Nodes { nodes: before.iter().map(|n| n.0).collect() }),
+        segments: p.segments().iter().map(|row| rows::segment_to(row)).collect(),
     };
     pb::TopicRow {
         id: id_bytes(topic.id.0),
@@ -212,6 +213,13 @@ fn topic_from(row: pb::TopicRow) -> Read<Topic> {
             }),
             assigned: p.assigned.into_iter().map(BrokerId).collect(),
             assigned_before: p.assigned_before.map(|n| n.nodes.into_iter().map(BrokerId).collect()),
+            segments: match p.segments.is_empty() {
+                true => None,
+                false => {
+                    let rows = p.segments.into_iter().map(|row| rows::segment_from(row).map(Arc::new));
+                    Some(Arc::new(rows.collect::<Read<_>>()?))
+                }
+            },
         })
     };
     Ok(Topic {
