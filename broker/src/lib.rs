@@ -16,6 +16,7 @@ pub mod loggers;
 pub mod metrics;
 pub mod near;
 pub mod node;
+pub mod overview;
 pub mod ownership;
 pub mod partition;
 pub mod quota;

@@ -105,8 +105,8 @@ mod tests {
         let names = |version| {
             respond(&image, version).supported_features.into_iter().map(|f| f.name).collect::<Vec<_>>()
         };
-        assert_eq!(names(3), ["metadata.version"]);
-        assert_eq!(names(4), ["metadata.version", "kraft.version"]);
+        assert_eq!(names(3), ["metadata.version", "tidemark.version"]);
+        assert_eq!(names(4), ["metadata.version", "kraft.version", "tidemark.version"]);
         let finalized: Vec<_> = respond(&image, 4).finalized_features.into_iter().map(|f| f.name).collect();
         assert!(finalized.iter().all(|name| name != "group.version" && name != "transaction.version"));
     }

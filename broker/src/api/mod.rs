@@ -74,7 +74,7 @@ mod quota_tests;
 mod sync_group;
 mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

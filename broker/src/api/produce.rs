@@ -214,6 +214,7 @@ fn take_partition(
         Err(refused) => return refused,
     };
     node.metrics.messages_in(&topic.name, i64::from(batch.count()), length);
+    node.cluster.traffic().count(tp, length);
     let by_broker = batch.timestamp_type() == TimestampType::LogAppendTime;
     let append_time = by_broker.then(|| batch.max_timestamp());
     writes.push(Write { tp, batch, leader_epoch: None });

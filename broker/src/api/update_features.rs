@@ -15,8 +15,8 @@ use tidemark_proto::kafka::text::Text;
 use super::features::{Feature, KRAFT};
 use super::view::View;
 use super::{Ctx, Operation, Resource};
-use crate::cluster::Command;
 use crate::cluster::command::Refusal;
+use crate::cluster::{Command, Reply, level};
 use crate::node::Node;
 
 const UPGRADE: i8 = 1;
@@ -34,7 +34,7 @@ pub async fn handle(
         Ok(changes) if !request.validate_only => {
             let wait = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0).max(1));
             match tokio::time::timeout(wait, submit(&node, changes)).await {
-                Ok(done) => done.map_err(|code| Refusal::new(code, code.to_string())),
+                Ok(done) => done,
                 Err(_) => Err(Refusal::new(ErrorCode::RequestTimedOut, "The update took too long.")),
             }
         }
@@ -43,9 +43,17 @@ pub async fn handle(
     respond(ctx.version, &request, outcome)
 }
 
-async fn submit(node: &Node, changes: Vec<(String, i16)>) -> Result<(), ErrorCode> {
+async fn submit(node: &Node, changes: Vec<(String, i16)>) -> Result<(), Refusal> {
     for (name, level) in changes {
-        node.cluster.submit(Command::SetFeature { name, level }).await?;
+        let command = match name == level::FEATURE {
+            true => Command::FinalizeVersion { level, known: Vec::new() },
+            false => Command::SetFeature { name, level },
+        };
+        match node.cluster.submit(command).await {
+            Ok(Reply::Row(row)) => row?,
+            Ok(_) => {}
+            Err(code) => return Err(Refusal::new(code, code.to_string())),
+        }
     }
     Ok(())
 }
@@ -88,6 +96,9 @@ fn check(view: &View<'_>, update: &FeatureUpdateKey) -> Result<Option<(String, i
     let now = feature.finalized(view.image);
     if level < feature.min || level > feature.max || (feature.name == KRAFT && level != now) {
         return Err(format!("Only versions {}-{} are supported.", feature.min, feature.max));
+    }
+    if feature.name == level::FEATURE && level < now {
+        return Err("It does not go down: what was written at it is in the log.".into());
     }
     match (level.cmp(&now), kind) {
         (std::cmp::Ordering::Less, UPGRADE) => Err("Can't downgrade the version of this feature without \
@@ -145,6 +156,7 @@ mod tests {
             judge(&world.view(57, 2).look(), &update(name, level, kind)).map_err(|r| r.code.code())
         };
         assert_eq!(judged(METADATA, 30, UPGRADE), Ok(vec![]));
+        assert_eq!(judged(level::FEATURE, 2, UPGRADE), Ok(vec![(level::FEATURE.to_owned(), 2)]));
         assert_eq!(judged(METADATA, 29, SAFE_DOWNGRADE), Ok(vec![(METADATA.to_owned(), 29)]));
         for (name, level, kind) in [
             (METADATA, 29, UPGRADE),
@@ -153,6 +165,8 @@ mod tests {
             (METADATA, -1, UNSAFE_DOWNGRADE),
             (METADATA, 30, 0),
             (KRAFT, 0, UNSAFE_DOWNGRADE),
+            (level::FEATURE, 3, UPGRADE),
+            (level::FEATURE, 0, UNSAFE_DOWNGRADE),
             ("group.version", 1, UPGRADE),
         ] {
             assert_eq!(judged(name, level, kind), Err(95), "{name} {level} {kind}");

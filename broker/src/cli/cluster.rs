@@ -1,6 +1,7 @@
 //! `tidemark cluster`: brokers, who the controller is, what each broker serves, and the features that are on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -10,12 +11,15 @@ use tidemark_proto::kafka::messages::{ApiVersionsRequest, ListPartitionReassignm
 use super::Failure;
 use super::client::{self, Cluster, Purpose, To, address, by_leader};
 use super::output::{self, Table, show};
+use super::{drain, lanes};
 
 /// The cluster: its brokers and what they can do.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: tidemark cluster           its brokers
          tidemark cluster versions  the APIs they serve
-         tidemark cluster moves     partitions on their way to another leader")]
+         tidemark cluster moves     partitions on their way to another leader
+         tidemark cluster drain 2   what broker 2 leads goes to others, and it gets nothing
+         tidemark cluster lanes     lives, lanes, low marks, seals, recoverers")]
 pub struct ClusterArgs {
     #[command(flatten)]
     to: To,
@@ -31,6 +35,43 @@ enum Verb {
     /// Partitions on their way to another leader.
     #[command(after_help = "Example: tidemark cluster moves --json")]
     Moves,
+    /// Have a broker give all it leads to others; it gets nothing until `undrain`, even when it starts anew.
+    #[command(after_help = "\
+Examples:
+  tidemark cluster drain 2               returns once broker 2 leads nothing, or with 1 after 5 minutes
+  tidemark cluster drain 2 --no-wait     only tells it")]
+    Drain {
+        /// The broker's id.
+        node: i32,
+        /// Longest wait, in seconds; afterwards it goes on draining.
+        #[arg(long, default_value_t = 300, value_name = "SECONDS", conflicts_with = "no_wait")]
+        wait: u64,
+        /// Return at once.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Let a drained broker lead again.
+    #[command(after_help = "Example: tidemark cluster undrain 2")]
+    Undrain {
+        /// The broker's id.
+        node: i32,
+    },
+    /// Lives and lanes: low marks, seals, who recovers what.
+    #[command(after_help = "Example: tidemark cluster lanes --http 10.0.0.2:9464")]
+    Lanes {
+        /// A broker's tidemark.http.listen, if it cannot be reached as it tells.
+        #[arg(long, value_name = "HOST:PORT")]
+        http: Option<String>,
+    },
+    /// The lanes that hold the log of each partition of a topic, as far as it is not in runs.
+    #[command(after_help = "Example: tidemark cluster chains orders")]
+    Chains {
+        /// The topic.
+        topic: String,
+        /// A broker's tidemark.http.listen, if it cannot be reached as it tells.
+        #[arg(long, value_name = "HOST:PORT")]
+        http: Option<String>,
+    },
     /// Versions of every API, by broker.
     #[command(after_help = "Example: tidemark cluster versions")]
     Versions,
@@ -47,6 +88,13 @@ impl ClusterArgs {
         client::ask(&to, async |cluster| match verb.unwrap_or(Verb::Describe) {
             Verb::Describe => describe(&cluster, json).await,
             Verb::Moves => moves(&cluster, json).await,
+            Verb::Drain { node, wait, no_wait } => {
+                let patience = (!no_wait).then(|| Duration::from_secs(wait));
+                drain::drain(&cluster, node, patience, json).await
+            }
+            Verb::Undrain { node } => drain::undrain(&cluster, node, json).await,
+            Verb::Lanes { http } => lanes::lanes(&cluster, http.as_deref(), json).await,
+            Verb::Chains { topic, http } => lanes::chains(&cluster, http.as_deref(), &topic, json).await,
             Verb::Versions => versions(&cluster, json).await,
             Verb::Features => features(&cluster, json).await,
         })
@@ -147,13 +195,15 @@ async fn moves(cluster: &Cluster, json: bool) -> Result<(), Failure> {
             replicas: p.replicas.clone(),
         })
         .collect();
-    show(json, &moves, || {
+    let why = if json { None } else { lanes::why(cluster).await };
+    output::show_text(json, &moves, || {
         let list = |nodes: &[i32]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let mut table = Table::new(&["TOPIC", ">PARTITION", "TO", "REPLICAS"]);
         for row in &moves {
             table.row([row.topic.clone(), row.partition.to_string(), list(&row.to), list(&row.replicas)]);
         }
-        table
+        let why = why.map_or_else(String::new, |why| format!("the balancer's last word: {why}\n"));
+        format!("{}{why}", table.text())
     })
 }
 

@@ -27,6 +27,7 @@ use crate::gateway;
 use crate::http;
 use crate::metrics::{Idle, Metrics, process, sources};
 use crate::node::{Node, Parts, Running};
+use crate::overview;
 use crate::ownership::Exit;
 use crate::partition::Query;
 use crate::rack;
@@ -104,13 +105,14 @@ impl Process {
         let bound = bind(&config)?;
         let endpoints = endpoints(&config, &bound);
         let (http, peers) = (bind_http(&config).await?, bind_peers(&config, seams).await?);
+        let reached = endpoints.iter().cloned().chain(reached_by_http(http.as_ref(), &endpoints)).collect();
         let door = match config.gateway_listen {
             Some(addr) => Some(gateway::bind(addr).await.map_err(Failure::Failed)?),
             None => None,
         };
         let bucket = open_bucket(&config, dev.is_some(), life, seams).await?;
         let metrics = Metrics::new();
-        let cluster = join(&config, &bucket, life, endpoints.clone(), peers, seams).await?;
+        let cluster = join(&config, &bucket, life, reached, peers, seams).await?;
         let parts = Parts {
             seams: seams.clone(),
             life,
@@ -137,7 +139,8 @@ impl Process {
         let stop_http = CancellationToken::new();
         let http = http.map(|listener| {
             let addr = listener.local_addr().ok();
-            http::serve(listener, metrics, ready(node, bucket), stop_http.clone(), seams);
+            let shown = http::Shown { metrics, look: look(cluster), ready: ready(node, bucket) };
+            http::serve(listener, shown, stop_http.clone(), seams);
             addr
         });
         Ok(Process { config, running, server, endpoints, gateway, http: http.flatten(), stop_http })
@@ -282,6 +285,16 @@ async fn located(config: Broker) -> Broker {
     Broker { rack, ..config }
 }
 
+/// Told with the listeners of clients, so that an operator's tools find it: DescribeQuorum names it.
+fn reached_by_http(http: Option<&TcpListener>, others: &[Endpoint]) -> Option<Endpoint> {
+    let at = http?.local_addr().ok()?;
+    let host = match at.ip().is_unspecified() {
+        true => others.first()?.host.clone(),
+        false => at.ip().to_string(),
+    };
+    Some(Endpoint { listener: "HTTP".into(), protocol: "HTTP".into(), host, port: at.port() })
+}
+
 async fn bind_http(config: &Broker) -> Result<Option<TcpListener>, Failure> {
     match config.http_listen {
         None => Ok(None),
@@ -408,6 +421,13 @@ fn register(metrics: &Metrics, node: &Arc<Node>, bucket: &Bucket, server: &Serve
             samples
         })
     });
+}
+
+fn look(cluster: Cluster) -> http::Look {
+    Arc::new(move |topic: Option<&str>| match topic {
+        Some(topic) => overview::chains(&cluster.image(), topic),
+        None => Some(overview::cluster(&cluster.image(), cluster.balancing())),
+    })
 }
 
 fn ready(node: Arc<Node>, bucket: Bucket) -> http::Ready {

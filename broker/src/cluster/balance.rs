@@ -1,14 +1,21 @@
 //! Which partitions ought to be led by another broker, and why. Pure.
 //!
 //! First what somebody asked for: the first living replica that was assigned leads, and a broker that drains leads
-//! nothing. Then evenness: brokers lead about as many partitions each, and no more moves than that takes. One plan at a
-//! time: while moves are under way nothing is planned.
+//! nothing. Then evenness: brokers lead about as many partitions each, and no more moves than that takes. Then, where
+//! counts are even, what they carry. One plan at a time: while moves are under way nothing is planned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidemark_proto::id::{BrokerId, TopicId, TopicPartition};
 
 use super::image::{Image, Partition};
+
+mod weights;
+
+pub use weights::Loads;
+
+/// How many partitions brokers lead.
+type Counts = BTreeMap<BrokerId, u32>;
 
 /// Moves planned at a time.
 const MOVES: usize = 1_000;
@@ -58,9 +65,9 @@ pub struct Balance {
 }
 
 /// What would balance the cluster as it is, without what is to be avoided; `None` where it is balanced, or on its way.
-pub fn balance(image: &Image, avoid: &Avoid) -> Option<Balance> {
-    let mut led: BTreeMap<BrokerId, u32> =
-        image.live().filter(|b| !b.draining).map(|b| (b.node, image.led(b.node))).collect();
+pub fn balance(image: &Image, avoid: &Avoid, loads: Option<&Loads>) -> Option<Balance> {
+    let mut led: Counts =
+        image.live().filter(|b| !image.drains(b.node)).map(|b| (b.node, image.led(b.node))).collect();
     if led.is_empty() || image.moving().next().is_some() {
         return None;
     }
@@ -91,12 +98,16 @@ pub fn balance(image: &Image, avoid: &Avoid) -> Option<Balance> {
     let (most, fewest) = (led.values().max().copied()?, led.values().min().copied()?);
     moves.extend(even.iter().copied());
     moves.truncate(MOVES);
+    if moves.is_empty() {
+        let (moves, why) = weights::weighed(image, &mut led, loads?, avoid)?;
+        return Some(Balance { moves, why });
+    }
     let why = format!(
         "{preferred} to their preferred leaders, {drained} from brokers that drain, {} for evenness ({fewest} to {most} \
          partitions a broker)",
         even.len()
     );
-    (!moves.is_empty()).then_some(Balance { moves, why })
+    Some(Balance { moves, why })
 }
 
 /// Who was assigned and may lead.
@@ -166,7 +177,7 @@ impl Share {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tidemark_proto::id::{BrokerEpoch, LaneId, PartitionIndex, Seq};
     use uuid::Uuid;
 
@@ -175,7 +186,7 @@ mod tests {
     use super::*;
 
     /// Brokers 1 to `brokers`, and a topic with partitions led by each of `leaders`.
-    fn image(brokers: i32, leaders: &[i32]) -> Image {
+    pub fn image(brokers: i32, leaders: &[i32]) -> Image {
         let mut image = Image::default();
         for node in 1..=brokers {
             let broker = Broker {
@@ -201,13 +212,13 @@ mod tests {
     }
 
     fn targets(image: &Image) -> Vec<(i32, i32)> {
-        let moves = balance(image, &Avoid::default()).map(|plan| plan.moves).unwrap_or_default();
+        let moves = balance(image, &Avoid::default(), None).map(|plan| plan.moves).unwrap_or_default();
         let mut rows: Vec<_> = moves.into_iter().map(|(tp, node)| (tp.partition.0, node.0)).collect();
         rows.sort_unstable();
         rows
     }
 
-    fn one(index: i32) -> Vec<(TopicId, Vec<PartitionIndex>)> {
+    pub fn one(index: i32) -> Vec<(TopicId, Vec<PartitionIndex>)> {
         vec![(TopicId(Uuid::from_u128(1)), vec![PartitionIndex(index)])]
     }
 
@@ -243,7 +254,7 @@ mod tests {
         assert_eq!(targets(&image), []);
     }
 
-    fn tp(index: i32) -> TopicPartition {
+    pub fn tp(index: i32) -> TopicPartition {
         TopicPartition { topic: TopicId(Uuid::from_u128(1)), partition: PartitionIndex(index) }
     }
 
@@ -251,10 +262,10 @@ mod tests {
     fn what_was_called_off_is_left_alone_and_others_go_instead() {
         let image = image(2, &[1, 1, 1, 1]);
         let avoid = Avoid::new([(tp(3), BrokerId(2))]);
-        let moves = balance(&image, &avoid).map(|plan| plan.moves);
+        let moves = balance(&image, &avoid, None).map(|plan| plan.moves);
         assert_eq!(moves, Some(vec![(tp(2), BrokerId(2)), (tp(1), BrokerId(2))]));
         let avoid = Avoid::new([0, 1, 2].map(|index| (tp(index), BrokerId(2))));
-        assert_eq!(balance(&image, &avoid), None, "a broker that could take none of three");
+        assert_eq!(balance(&image, &avoid, None), None, "a broker that could take none of three");
     }
 
     #[test]
@@ -263,7 +274,11 @@ mod tests {
         let replicas = vec![BrokerId(2), BrokerId(1), BrokerId(3)];
         image.apply(&Record::ReplicasAssigned { replicas, partitions: one(0) });
         assert_eq!(targets(&image), [(0, 2)]);
-        assert_eq!(balance(&image, &Avoid::new([(tp(0), BrokerId(2))])), None, "the next one leads already");
+        assert_eq!(
+            balance(&image, &Avoid::new([(tp(0), BrokerId(2))]), None),
+            None,
+            "the next one leads already"
+        );
     }
 
     #[test]
@@ -271,10 +286,10 @@ mod tests {
         let mut image = image(3, &[1]);
         image.apply(&Record::BrokerDraining { node: BrokerId(1), epoch: BrokerEpoch(1) });
         assert_eq!(targets(&image), [(0, 2)]);
-        let plan = balance(&image, &Avoid::new([(tp(0), BrokerId(2))]));
+        let plan = balance(&image, &Avoid::new([(tp(0), BrokerId(2))]), None);
         assert_eq!(plan.map(|plan| plan.moves), Some(vec![(tp(0), BrokerId(3))]));
         let both = Avoid::new([(tp(0), BrokerId(2)), (tp(0), BrokerId(3))]);
-        assert_eq!(balance(&image, &both), None);
+        assert_eq!(balance(&image, &both, None), None);
     }
 
     #[test]

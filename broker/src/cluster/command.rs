@@ -243,6 +243,14 @@ pub enum Command {
         /// Only says whether it would be accepted.
         validate_only: bool,
     },
+    /// Finalizes `tidemark.version`. A controller that knows of no levels refuses the whole command.
+    FinalizeVersion {
+        /// The level.
+        level: i16,
+        /// The newest level each broker epoch knows; the controller fills it in from heartbeats.
+        #[serde(default)]
+        known: Vec<(BrokerEpoch, i16)>,
+    },
     /// Finalizes a feature; level 0 drops it.
     SetFeature {
         /// Its name.

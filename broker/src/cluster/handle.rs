@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::command::{Command, Reply, Sealed};
 use super::image::{Endpoint, Image};
+use super::level;
+use super::load::Traffic;
 use super::member::{Member, StartError};
 use super::peers::{Answer, Beat, Heartbeat, PeerError, PeerNet, Question, Readable};
 use super::session::Session;
@@ -93,12 +95,14 @@ impl Cluster {
             life: identity.life,
             wanted: cluster,
             session: Session::new(timings.session),
+            traffic: Traffic::default(),
             images: watch::Sender::new(Arc::new(Image::default())),
             owner: Mutex::default(),
             heard: Mutex::default(),
             registered: Mutex::default(),
             alarm: Mutex::default(),
             readable: OnceLock::new(),
+            balancing: Mutex::default(),
         });
         shared.peers.serve(Arc::new(Service(shared.clone())));
         let (ready, is_ready) = oneshot::channel();
@@ -228,9 +232,19 @@ impl Cluster {
             && self.image().lane(lane).is_some_and(|row| row.sealed.is_none())
     }
 
+    /// Counts what is served here.
+    pub fn traffic(&self) -> &Traffic {
+        &self.shared.traffic
+    }
+
     /// Whether this life owns the newest generation it knows.
     pub fn is_controller(&self) -> bool {
         self.shared.owner.lock().is_some()
+    }
+
+    /// Why the balancer moved what it moved last, if this life is the controller and it did.
+    pub fn balancing(&self) -> Option<String> {
+        self.shared.balancing.lock().clone()
     }
 
     /// Why the metadata log cannot be read on, if so.
@@ -257,8 +271,12 @@ impl Command {
     }
 }
 
+/// Between two heartbeats that tell what is served.
+const LOAD_EVERY: Duration = Duration::from_secs(5);
+
 /// Heartbeats, for ever: that the epoch lives and, with readers, for a fresh session.
 async fn beat(shared: Arc<Shared>) {
+    let mut told = Instant::now();
     loop {
         tokio::select! {
             biased;
@@ -272,7 +290,11 @@ async fn beat(shared: Arc<Shared>) {
         let sent = Instant::now();
         let (life, applied) = (shared.life, shared.image().position());
         let has_readers = shared.session.has_readers(sent);
-        let heartbeat = Heartbeat { node, epoch, life, has_readers, applied };
+        let due = sent >= told + LOAD_EVERY;
+        let load = due.then(|| shared.traffic.told(sent));
+        told = if due { sent } else { told };
+        let level = level::NEWEST;
+        let heartbeat = Heartbeat { node, epoch, life, has_readers, applied, level, load };
         let asked = shared.ask_controller(Question::Heartbeat(heartbeat));
         match timeout(shared.timings.peer, asked).await {
             Ok(Ok(Answer::Heartbeat(Beat::Granted))) if is_registered(&shared, epoch) => {

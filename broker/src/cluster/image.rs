@@ -78,7 +78,7 @@ pub struct Broker {
     pub rack: Option<String>,
     /// False once it has been taken over or has left.
     pub alive: bool,
-    /// Whether it is giving its partitions away, and gets none.
+    /// Whether this life is giving its partitions away for good; see [`Image::drains`].
     pub draining: bool,
 }
 
@@ -170,6 +170,14 @@ pub struct Deleted {
     pub name: Arc<str>,
     /// [`Image::version`] of the deletion.
     pub at: u64,
+}
+
+/// The config of one broker by which it is drained, through restarts and changes of the controller, until it is taken back.
+pub const DRAIN: &str = "tidemark.drain";
+
+/// As Kafka reads a boolean.
+pub(super) fn is_true(value: &str) -> bool {
+    value.trim().eq_ignore_ascii_case("true")
 }
 
 /// Configs by the name of what they are set on.
@@ -268,6 +276,17 @@ impl Image {
     /// A broker's row, alive or not.
     pub fn broker(&self, node: BrokerId) -> Option<&Broker> {
         self.brokers.get(&node).map(Arc::as_ref)
+    }
+
+    /// Whether a broker gives its partitions away and gets none: it is being stopped, or somebody set [`DRAIN`] on it.
+    pub fn drains(&self, node: BrokerId) -> bool {
+        self.told_to_drain(node) || self.broker(node).is_some_and(|b| b.draining)
+    }
+
+    /// Whether somebody set [`DRAIN`] on it.
+    pub fn told_to_drain(&self, node: BrokerId) -> bool {
+        let told = self.broker_configs(Some(node)).and_then(|configs| configs.get(DRAIN));
+        told.is_some_and(|value| is_true(value))
     }
 
     /// Every broker's row, by node id.
@@ -445,8 +464,8 @@ impl Image {
         self.partitions().filter(move |(_, p)| open(p)).map(|(tp, _)| tp)
     }
 
-    /// The replicas that Metadata reports: those assigned, or else the leader, then others alive, from racks not seen
-    /// yet first, min(RF, live) in all. With no leader: any living brokers.
+    /// The replicas that Metadata reports: those assigned, or else the leader, then others alive, each from the
+    /// rack that has fewest so far, min(RF, live) in all. With no leader: any living brokers.
     pub fn replicas(&self, topic: &Topic, partition: PartitionIndex) -> Vec<BrokerId> {
         let Some(row) = topic.partition(partition) else { return Vec::new() };
         if !row.assigned.is_empty() {
@@ -466,14 +485,11 @@ impl Image {
         // The ring starts elsewhere for each partition, so that a leader's followers differ.
         let step = 1 + usize::try_from(partition.0).unwrap_or(0) % live.len().saturating_sub(1).max(1);
         let ring = || (0..live.len()).map(|n| live[(first + step + n) % live.len()]);
-        for fresh_rack_only in [true, false] {
-            for broker in ring() {
-                let seen = out.iter().any(|b| b.node == broker.node);
-                let rack_seen = broker.rack.is_none() || out.iter().any(|b| b.rack == broker.rack);
-                if out.len() < wanted && !seen && !(fresh_rack_only && rack_seen) {
-                    out.push(broker);
-                }
-            }
+        while out.len() < wanted {
+            let rest = ring().filter(|broker| out.iter().all(|b| b.node != broker.node));
+            let of_its_rack = |broker: &&Broker| out.iter().filter(|b| b.rack == broker.rack).count();
+            let Some(next) = rest.min_by_key(of_its_rack) else { break };
+            out.push(next);
         }
         out.into_iter().map(|b| b.node).collect()
     }

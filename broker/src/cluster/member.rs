@@ -228,8 +228,11 @@ impl Member {
         });
     }
 
-    /// Two clusters on one prefix: whoever came second must not touch it.
+    /// Two clusters on one prefix: whoever came second must not touch it. Nor may a build that is too old.
     fn check_cluster(&self) -> Result<(), Alarm> {
+        if let Some(why) = self.image.too_new() {
+            return Err(Alarm(why));
+        }
         let (found, wanted) = (self.image.cluster(), self.shared.wanted);
         match wanted {
             Some(wanted) if found != ClusterId::default() && wanted != found => Err(Alarm(format!(

@@ -9,6 +9,8 @@ pub mod command;
 pub mod election;
 mod handle;
 pub mod image;
+pub mod level;
+pub mod load;
 pub mod log;
 mod member;
 mod owner;

@@ -31,6 +31,7 @@ use tokio::time::Instant;
 
 use super::command::{Command, Outcome, Reply};
 use super::image::{Image, Link};
+use super::level;
 use super::log;
 use super::peers::Beat;
 use super::record::Record;
@@ -125,6 +126,7 @@ pub(super) struct Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         *self.shared.owner.lock() = None;
+        *self.shared.balancing.lock() = None;
         self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
@@ -196,8 +198,13 @@ impl Owner {
             node: shared.registered.lock().map(|(node, _)| node),
             address: shared.peers.address(),
         };
+        let mut batch = vec![announced];
+        if image.version() == 0 {
+            // The cluster is being made, by this build: nobody has to read less than it writes.
+            batch.push(Record::FeatureLevel { name: level::FEATURE.to_owned(), level: level::NEWEST });
+        }
         let mut pending = image.clone();
-        pending.apply(&announced);
+        batch.iter().for_each(|record| pending.apply(record));
         Owner {
             generation,
             nonce,
@@ -205,7 +212,7 @@ impl Owner {
             last: image.link(),
             durable: image,
             pending,
-            batch: vec![announced],
+            batch,
             batch_waiting: Vec::new(),
             sent: VecDeque::new(),
             roll,
@@ -308,7 +315,10 @@ impl Owner {
         }
     }
 
-    fn submit(&mut self, command: Command, tell: Tell) {
+    fn submit(&mut self, mut command: Command, tell: Tell) {
+        if let Command::FinalizeVersion { known, .. } = &mut command {
+            *known = self.roll.levels();
+        }
         let decided = self.pending.decide(&self.shared.rules, self.shared.seams.clock.wall(), &command);
         if let (
             Ok(Outcome { reply: Reply::SealFirst { .. }, .. }),
@@ -323,6 +333,10 @@ impl Owner {
             }
         }
         let (records, reply) = match decided {
+            // The brokers that would have to read it may not know it yet.
+            Ok(Outcome { records, .. }) if !level::admits(self.pending.level(), &records) => {
+                (Vec::new(), Err(ErrorCode::UnsupportedVersion))
+            }
             Ok(Outcome { records, reply }) => (records, Ok(reply)),
             Err(code) => {
                 if matches!(command, Command::CommitCut { .. }) {
@@ -403,7 +417,10 @@ impl Owner {
             return;
         }
         let now = Instant::now();
-        self.roll.heard(heartbeat.epoch, now);
+        self.roll.heard(heartbeat.epoch, heartbeat.level, now);
+        if let Some(load) = heartbeat.load {
+            self.balancer.heard(heartbeat.epoch, load, now);
+        }
         if !heartbeat.has_readers {
             let _ = tell.send(Beat::Alive);
             return;

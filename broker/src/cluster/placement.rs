@@ -23,8 +23,8 @@ impl Placement {
     pub fn over(image: &Image, except: Option<BrokerId>) -> Placement {
         let mut placement = Placement { load: BTreeSet::new(), homes: Default::default() };
         let others = || image.live().filter(|b| Some(b.node) != except);
-        let all_drain = others().all(|b| b.draining);
-        for broker in others().filter(|b| all_drain || !b.draining) {
+        let all_drain = others().all(|b| image.drains(b.node));
+        for broker in others().filter(|b| all_drain || !image.drains(b.node)) {
             if let Some(home) = home_of(image, broker.node) {
                 placement.load.insert((image.led(broker.node), broker.node));
                 placement.homes.insert(broker.node, home);

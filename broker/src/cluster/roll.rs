@@ -11,6 +11,7 @@ use tidemark_proto::id::{BrokerEpoch, BrokerId};
 use tokio::time::Instant;
 
 use super::image::Image;
+use super::level::FIRST;
 use super::timings::Timings;
 
 /// See the module.
@@ -28,6 +29,8 @@ struct Row {
     granted: Instant,
     probed: bool,
     ending: bool,
+    /// The newest `tidemark.version` it knows.
+    level: i16,
 }
 
 /// A broker that has not been heard.
@@ -53,16 +56,21 @@ impl Roll {
         let live: BTreeMap<BrokerEpoch, BrokerId> = image.live().map(|b| (b.epoch, b.node)).collect();
         self.rows.retain(|epoch, _| live.contains_key(epoch));
         for (epoch, node) in live {
-            let row = Row { node, heard: now, granted, probed: false, ending: false };
+            let row = Row { node, heard: now, granted, probed: false, ending: false, level: FIRST };
             self.rows.entry(epoch).or_insert(row);
         }
     }
 
     /// A heartbeat came.
-    pub fn heard(&mut self, epoch: BrokerEpoch, now: Instant) {
+    pub fn heard(&mut self, epoch: BrokerEpoch, level: i16, now: Instant) {
         if let Some(row) = self.rows.get_mut(&epoch) {
-            (row.heard, row.probed) = (now, false);
+            (row.heard, row.probed, row.level) = (now, false, level.max(FIRST));
         }
+    }
+
+    /// The newest `tidemark.version` that each epoch knows.
+    pub fn levels(&self) -> Vec<(BrokerEpoch, i16)> {
+        self.rows.iter().map(|(epoch, row)| (*epoch, row.level)).collect()
     }
 
     /// Grants or renews a session, unless the epoch is being ended.
@@ -147,7 +155,8 @@ mod tests {
         assert_eq!(roll.silent(at(1_200)), silent(false));
         assert_eq!(roll.silent(at(2_000)), []);
         assert_eq!(roll.silent(at(2_700)), silent(true));
-        roll.heard(BrokerEpoch(7), at(2_800));
+        roll.heard(BrokerEpoch(7), 5, at(2_800));
+        assert_eq!(roll.levels(), [(BrokerEpoch(7), 5)]);
         assert_eq!(roll.silent(at(2_900)), []);
     }
 }

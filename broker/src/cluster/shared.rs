@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::command::{Command, Reply};
 use super::image::Image;
+use super::load::Traffic;
 use super::peers::{
     Answer, Beat, Heartbeat, PeerError, PeerNet, PeerService, Question, Readable, Status, Updates,
 };
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     /// The id this cluster must have, where one is configured.
     pub wanted: Option<ClusterId>,
     pub session: Session,
+    pub traffic: Traffic,
     pub images: watch::Sender<Arc<Image>>,
     /// Set while this life owns the newest generation it knows.
     pub owner: Mutex<Option<mpsc::Sender<Ask>>>,
@@ -53,6 +55,8 @@ pub(super) struct Shared {
     pub alarm: Mutex<Option<String>>,
     /// What answers the read paths of others, once there is any.
     pub readable: OnceLock<Arc<dyn Readable>>,
+    /// Why the balancer moved what it moved last, while this life is the controller.
+    pub balancing: Mutex<Option<String>>,
 }
 
 /// Why the controller did not answer.

@@ -14,11 +14,12 @@ use tidemark_proto::id::{
 use tidemark_proto::kafka::error::ErrorCode;
 
 use super::command::{Command, Outcome, Refusal, Reply, Sealed};
-use super::image::{Broker, Image};
+use super::image::{Broker, DRAIN, Image, is_true};
 use super::placement::{Placement, home_of};
 use super::record::{Closed, Placed, Record, Scope};
 
 mod cuts;
+mod levels;
 mod moves;
 mod quotas;
 mod segments;
@@ -129,6 +130,7 @@ impl Image {
             Command::SetQuotas { entity, set, validate_only } => {
                 Ok(self.set_quotas(entity, set, *validate_only))
             }
+            Command::FinalizeVersion { level, known } => Ok(self.finalize_version(*level, known)),
             Command::SetFeature { name, level } => {
                 let record = Record::FeatureLevel { name: name.clone(), level: *level };
                 Ok(done(vec![record]))
@@ -160,10 +162,16 @@ impl Image {
             records.push(Record::BrokerFenced { node, epoch: old.epoch });
         }
         records.push(Record::BrokerRegistered { broker, lanes: 1 });
+        // A broker that was told to drain before it died, or stopped, is no heir of its own where there are others.
+        let others = self.told_to_drain(node).then(|| Placement::over(self, Some(node)));
+        let mut others = others.filter(|placement| placement.least().is_some());
         for (lane, _) in self.open_lanes(node) {
             let at = bound(sealed, lane);
             records.push(Record::LaneSealed { lane, at, recoverer: Some(node) });
-            records.extend(moved(Some(Closed { lane, to: at }), Some(home), self.led_by(lane)));
+            match &mut others {
+                Some(placement) => records.extend(self.spread(lane, at, placement)),
+                None => records.extend(moved(Some(Closed { lane, to: at }), Some(home), self.led_by(lane))),
+            }
         }
         records.extend(moved(None, Some(home), self.orphans()));
         records.extend(self.orphan_lanes().map(|lane| Record::LaneRecoverer { lane, recoverer: node }));
@@ -183,25 +191,31 @@ impl Image {
         for (lane, _) in self.open_lanes(node) {
             let at = bound(sealed, lane);
             records.push(Record::LaneSealed { lane, at, recoverer });
-            let closed = Some(Closed { lane, to: at });
-            let mut by_leader: BTreeMap<BrokerId, (Placed, Vec<TopicPartition>)> = BTreeMap::new();
-            let mut nobody = Vec::new();
-            for tp in self.led_by(lane) {
-                match placement.rather(self.heirs(tp)) {
-                    Some(place) => by_leader.entry(place.node).or_insert((place, Vec::new())).1.push(tp),
-                    None => nobody.push(tp),
-                }
-            }
-            for (place, partitions) in by_leader.into_values() {
-                records.extend(moved(closed, Some(place), partitions));
-            }
-            records.extend(moved(closed, None, nobody));
+            records.extend(self.spread(lane, at, &mut placement));
         }
         if let Some(recoverer) = recoverer {
             let left = self.to_recover(node).map(|(lane, _)| Record::LaneRecoverer { lane, recoverer });
             records.extend(left);
         }
         done(records)
+    }
+
+    /// What is led from a lane that ends `at` goes to the living.
+    fn spread(&self, lane: LaneId, at: Seq, placement: &mut Placement) -> Vec<Record> {
+        let closed = Some(Closed { lane, to: at });
+        let mut by_leader: BTreeMap<BrokerId, (Placed, Vec<TopicPartition>)> = BTreeMap::new();
+        let mut nobody = Vec::new();
+        for tp in self.led_by(lane) {
+            match placement.rather(self.heirs(tp)) {
+                Some(place) => by_leader.entry(place.node).or_insert((place, Vec::new())).1.push(tp),
+                None => nobody.push(tp),
+            }
+        }
+        let led = by_leader.into_values();
+        let mut records: Vec<Record> =
+            led.filter_map(|(place, partitions)| moved(closed, Some(place), partitions)).collect();
+        records.extend(moved(closed, None, nobody));
+        records
     }
 
     /// R11: every open lane of `node` must be sealed, at or above its low mark; else which one to seal.
@@ -261,6 +275,10 @@ impl Image {
         if let Some(why) = set.iter().find_map(wrong) {
             return refuse(ErrorCode::InvalidConfig, why);
         }
+        let drain = set.iter().rfind(|(key, _)| key == DRAIN).map(|(_, value)| value.as_deref());
+        if *scope == Scope::Broker(None) && drain.is_some() {
+            return refuse(ErrorCode::InvalidConfig, format!("{DRAIN} is set on one broker, not on all"));
+        }
         let mut set = set.to_vec();
         let now = match scope {
             Scope::Group(name) => Some(self.configs_of_group(name)),
@@ -270,10 +288,15 @@ impl Image {
         if let Some(now) = now {
             set.retain(|(key, value)| now.and_then(|now| now.get(key)) != value.as_ref());
         }
-        let records = match validate_only || set.is_empty() {
+        let mut records = match validate_only || set.is_empty() {
             true => Vec::new(),
             false => vec![Record::ConfigSet { scope: scope.clone(), set }],
         };
+        if let (Scope::Broker(Some(node)), Some(Some(value)), false) = (scope, drain, validate_only)
+            && is_true(value)
+        {
+            records.extend(self.emptied(*node));
+        }
         Outcome { records, reply: Reply::Row(Ok(())) }
     }
 

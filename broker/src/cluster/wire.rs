@@ -18,6 +18,12 @@ use uuid::Uuid;
 use super::image::Link;
 use super::record::{Placed, Record, Scope};
 
+/// The number of a record's kind in the schema: what its bytes begin with.
+pub(super) fn number_of(record: &Record) -> u64 {
+    let bytes = record_to(record).encode_to_vec();
+    prost::encoding::decode_varint(&mut bytes.as_slice()).map_or(0, |tag| tag >> 3)
+}
+
 pub use snapshot::{snapshot_from, snapshot_of};
 
 /// Why bytes are not what the schema says.
@@ -294,7 +300,9 @@ fn record_to(record: &Record) -> pb::Record {
 fn record_from(record: pb::Record) -> Read<Record> {
     use pb::record::Kind;
     let Some(kind) = record.kind else {
-        return unreadable("a record of a kind that this build does not know");
+        return unreadable(
+            "a record of a kind that this build does not know: start the newer one that wrote it",
+        );
     };
     Ok(match kind {
         Kind::ControllerAnnounced(r) => Record::ControllerAnnounced {
@@ -397,4 +405,29 @@ fn swept_to(below: Position) -> pb::LogSwept {
 
 fn swept_from(row: &pb::LogSwept) -> Position {
     Position { generation: Generation(row.generation), seq: Seq(row.seq) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_an_unknown_kind_stops_the_reader_with_a_sentence() {
+        let known = pb::Body {
+            prev_nonce: vec![0; 16].into(),
+            records: vec![record_to(&Record::LogSwept { below: Position::default() })],
+            ..pb::Body::default()
+        };
+        let mut bytes = known.encode_to_vec();
+        assert!(Entry::decode(bytes.clone().into()).is_ok());
+        // Field 4 of the body (a record) that holds field 1,000 (a message of no bytes).
+        let tag = (1_000 << 3) | 2;
+        let mut record = Vec::new();
+        prost::encoding::encode_varint(tag, &mut record);
+        record.push(0);
+        bytes.extend([(4 << 3) | 2, u8::try_from(record.len()).unwrap()]);
+        bytes.extend(record);
+        let why = Entry::decode(bytes.into()).unwrap_err().to_string();
+        assert!(why.contains("does not know"), "{why}");
+    }
 }

@@ -156,8 +156,9 @@ impl World {
         self.count("race: blind successor");
         let image = node.cluster.image();
         let lanes = image.lanes().filter(|(_, row)| row.node != node.id());
-        let slow = lanes.map(|(lane, _)| (keys::lane(&lane), self.ms(5_000, 20_000))).collect();
-        let time = self.ms(4_000, 9_000);
+        let mut slow: Vec<_> = lanes.map(|(lane, _)| (keys::lane(&lane), self.ms(5_000, 20_000))).collect();
+        slow.push(("run/".to_owned(), self.ms(5_000, 20_000)));
+        let time = self.ms(5_000, 12_000);
         self.slowed(slot, Weather { slow, ..Weather::default() }, time);
         let moves = image.partitions().map(|(tp, _)| (tp, node.id())).collect();
         self.outside.spawn(async move { node.cluster.submit(Command::PlanMoves { moves }).await });

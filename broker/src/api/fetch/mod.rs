@@ -355,6 +355,9 @@ fn partition(node: &Node, row: &Row, leaders: &mut NewLeaders<'_>) -> PartitionD
                     EpochEndOffset { epoch: epoch.0, end_offset: end.0, ..Default::default() };
             }
             node.metrics.bytes_out(&row.name, pieces.len());
+            if let (Ok(tp), 1..) = (row.found, pieces.len()) {
+                node.cluster.traffic().count(tp, pieces.len());
+            }
             out.records = Some(pieces.clone());
             out.aborted_transactions = aborted.as_ref().map(|list| {
                 let row = |txn: &Aborted| AbortedTransaction {

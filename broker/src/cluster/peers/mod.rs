@@ -19,6 +19,7 @@ use tidemark_proto::kafka::error::ErrorCode;
 use tokio::sync::mpsc;
 
 use super::command::{Command, Reply};
+use super::load::Load;
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub enum Question {
 }
 
 /// A broker epoch lives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
     /// The node.
     pub node: BrokerId,
@@ -46,6 +47,10 @@ pub struct Heartbeat {
     pub has_readers: bool,
     /// How far it has applied the log.
     pub applied: Position,
+    /// The newest `tidemark.version` it knows; 0: it knows of none.
+    pub level: i16,
+    /// What it serves, now and then.
+    pub load: Option<Load>,
 }
 
 /// An answer.

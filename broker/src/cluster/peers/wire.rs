@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 use prost::Message;
-use tidemark_proto::id::{BrokerEpoch, BrokerId, ClusterId, Life, Position};
+use tidemark_proto::id::{
+    BrokerEpoch, BrokerId, ClusterId, Life, PartitionIndex, Position, TopicId, TopicPartition,
+};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::rpc::peer::v1 as pb;
 use uuid::Uuid;
 
+use super::super::load::{HEAVIEST, Load};
 use super::{Answer, Beat, Heartbeat, PeerError, Question, Status, Update};
 
 fn life_to(life: Life) -> Bytes {
@@ -21,6 +24,25 @@ fn at(generation: u64, seq: u64) -> Position {
     Position { generation: generation.into(), seq: seq.into() }
 }
 
+fn load_to(load: &Load) -> pb::Load {
+    let heavy = |(tp, weight): &(TopicPartition, u64)| pb::Heavy {
+        topic: Bytes::copy_from_slice(tp.topic.0.as_bytes()),
+        partition: tp.partition.0,
+        weight: *weight,
+    };
+    pb::Load { heaviest: load.heaviest.iter().map(heavy).collect(), rest: load.rest }
+}
+
+fn load_from(load: pb::Load) -> Result<Load, String> {
+    let heavy = |row: pb::Heavy| {
+        let topic = Uuid::from_slice(&row.topic).map_err(|_| "a topic's id has 16 bytes")?;
+        let tp = TopicPartition { topic: TopicId(topic), partition: PartitionIndex(row.partition) };
+        Ok::<_, String>((tp, row.weight))
+    };
+    let heaviest = load.heaviest.into_iter().take(HEAVIEST).map(heavy).collect::<Result<_, _>>()?;
+    Ok(Load { heaviest, rest: load.rest })
+}
+
 pub(super) fn question_to(question: &Question) -> Result<Bytes, PeerError> {
     use pb::question::Kind;
     let kind = match question {
@@ -32,6 +54,8 @@ pub(super) fn question_to(question: &Question) -> Result<Bytes, PeerError> {
             has_readers: h.has_readers,
             generation: h.applied.generation.0,
             seq: h.applied.seq.0,
+            level: i32::from(h.level),
+            load: h.load.as_ref().map(load_to),
         }),
         Question::Submit(command) => {
             let command = serde_json::to_vec(command).map_err(|e| PeerError::Unreachable(e.to_string()))?;
@@ -53,6 +77,8 @@ pub(super) fn question_from(body: Bytes) -> Result<Question, String> {
             life: life_from(&h.life).ok_or("a life has 16 bytes")?,
             has_readers: h.has_readers,
             applied: at(h.generation, h.seq),
+            level: i16::try_from(h.level).unwrap_or_default(),
+            load: h.load.map(load_from).transpose()?,
         }),
         Kind::Submit(submit) => {
             Question::Submit(serde_json::from_slice(&submit.command).map_err(|e| e.to_string())?)

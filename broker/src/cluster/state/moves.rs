@@ -26,6 +26,7 @@ impl Image {
                 (Some(leader), None) if leader == node => {}
                 (Some(leader), Some(_)) if leader == node => planned.entry(None).or_default().push(tp),
                 (_, Some(successor)) if successor.node == node => {}
+                _ if self.drains(node) => {}
                 _ => planned.entry(Some(node)).or_default().push(tp),
             }
         }
@@ -105,21 +106,30 @@ impl Image {
 
     pub(super) fn drain(&self, by: BrokerEpoch) -> Result<Outcome, ErrorCode> {
         let Broker { node, epoch, draining, .. } = *self.sender(by)?;
-        let mut placement = Placement::over(self, Some(node));
-        if placement.least().is_none() {
+        if Placement::over(self, Some(node)).least().is_none() {
             return Ok(Outcome::reply(Reply::Done)); // there is nobody to take anything
         }
-        let mut moves = Vec::new();
-        for (tp, p) in self.partitions() {
-            if p.leader == Some(node) && p.successor.is_none() {
-                moves.extend(placement.rather(p.assigned.iter().copied()).map(|place| (tp, place.node)));
-            }
-        }
-        let mut records = self.plan_moves(&moves);
+        let mut records = self.emptied(node);
         if !draining {
             records.insert(0, Record::BrokerDraining { node, epoch });
         }
         Ok(done(records))
+    }
+
+    /// Plans that what `node` leads goes to others, as evenly as may be, and that what is on its way there stays.
+    pub(super) fn emptied(&self, node: BrokerId) -> Vec<Record> {
+        let mut placement = Placement::over(self, Some(node));
+        let mut moves = Vec::new();
+        for (tp, p) in self.partitions() {
+            match (p.leader, p.successor) {
+                (Some(leader), None) if leader == node => {
+                    moves.extend(placement.rather(p.assigned.iter().copied()).map(|place| (tp, place.node)));
+                }
+                (Some(leader), Some(successor)) if successor.node == node => moves.push((tp, leader)),
+                _ => {}
+            }
+        }
+        self.plan_moves(&moves)
     }
 
     /// The plans come first: what was assigned before is remembered for as long as there is one.
@@ -132,12 +142,15 @@ impl Image {
             if p.assigned != *replicas {
                 groups.entry(replicas.clone()).or_default().push(tp);
             }
-            moves
-                .extend(replicas.iter().find(|node| home_of(self, **node).is_some()).map(|node| (tp, *node)));
+            moves.extend(replicas.iter().find(|node| self.may_lead(**node)).map(|node| (tp, *node)));
         }
         let mut records = self.plan_moves(&moves);
         records.extend(given(groups));
         records
+    }
+
+    fn may_lead(&self, node: BrokerId) -> bool {
+        home_of(self, node).is_some() && !self.drains(node)
     }
 
     /// A partition that is not under way stays as it is.

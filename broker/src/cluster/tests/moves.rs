@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::super::command::{Command, NewTopic, Reply, Sealed};
 use super::super::image::{Image, Partition};
+use super::super::record::Scope;
 use super::super::state::Rules;
 
 const TP: TopicPartition =
@@ -189,6 +190,73 @@ fn a_broker_that_drains_gives_everything_and_gets_nothing() {
     join_again(&mut image);
 }
 
+fn drain_told(image: &mut Image, node: i32, value: Option<&str>) {
+    let set = vec![("tidemark.drain".to_owned(), value.map(str::to_owned))];
+    let scope = Scope::Broker(Some(BrokerId(node)));
+    let reply = told(image, Command::SetConfig { scope, set, validate_only: false });
+    assert_eq!(reply, Reply::Row(Ok(())));
+}
+
+#[test]
+fn a_broker_told_to_drain_gives_everything_and_gets_nothing_until_it_is_told_otherwise() {
+    let (mut image, [one, two, three]) = cluster();
+    drain_told(&mut image, 1, Some("true"));
+    let successor = row(&image).successor.expect("planned");
+    assert_eq!(successor.node, BrokerId(2));
+    assert!(release(&mut image, one, 3, successor.planned));
+    let topic = NewTopic {
+        name: "u".into(),
+        id: TopicId(Uuid::from_u128(8)),
+        partitions: 4,
+        replication: 1,
+        ..NewTopic::default()
+    };
+    told(&mut image, Command::CreateTopics { topics: vec![topic], validate_only: false });
+    assert_eq!(plan(&mut image, 1), 0, "nobody moves anything there");
+    told(&mut image, Command::AssignReplicas { assigned: vec![(TP, vec![BrokerId(1), BrokerId(3)])] });
+    assert_eq!(row(&image).successor.map(|s| s.node), Some(BrokerId(3)), "the first that may lead");
+    take_over(&mut image, 2, two, 0);
+    assert_eq!(image.led(BrokerId(1)), 0, "nor does it inherit");
+    take_over(&mut image, 3, three, 0);
+    assert_eq!(image.led(BrokerId(1)), 5, "but when it is the last one");
+    join(&mut image, 2);
+    take_over(&mut image, 1, one, 4);
+    join(&mut image, 1);
+    assert!(image.drains(BrokerId(1)), "its next life drains too");
+    drain_told(&mut image, 1, None);
+    assert!(plan(&mut image, 1) > 0);
+}
+
+#[test]
+fn a_broker_told_to_drain_that_starts_anew_is_not_its_own_heir() {
+    let (mut image, _) = cluster();
+    drain_told(&mut image, 1, Some("TRUE"));
+    let sealed: Vec<_> = image.open_lanes(BrokerId(1)).map(|(lane, _)| Sealed { lane, at: Seq(4) }).collect();
+    told(
+        &mut image,
+        Command::RegisterBroker {
+            node: Some(BrokerId(1)),
+            life: Life(77),
+            endpoints: vec![],
+            rack: None,
+            peer: String::new(),
+            sealed,
+        },
+    );
+    assert_eq!(row(&image).leader, Some(BrokerId(2)));
+}
+
+#[test]
+fn what_is_on_its_way_to_a_broker_that_drains_stays_and_all_brokers_cannot_be_drained_by_one_word() {
+    let (mut image, _) = cluster();
+    plan(&mut image, 2);
+    drain_told(&mut image, 2, Some("true"));
+    assert_eq!(row(&image).successor, None);
+    let set = vec![("tidemark.drain".to_owned(), Some("true".to_owned()))];
+    let all = Command::SetConfig { scope: Scope::Broker(None), set, validate_only: false };
+    assert!(matches!(told(&mut image, all), Reply::Row(Err(_))));
+}
+
 /// The next life of broker 1 is a broker like any other.
 fn join_again(image: &mut Image) {
     let epoch = image.broker(BrokerId(1)).expect("there").epoch;
@@ -234,4 +302,36 @@ fn partitions_are_added_where_somebody_said() {
     let led = |index: i32| image.replicas(&topic, PartitionIndex(index));
     assert_eq!((led(1), led(2)), (vec![BrokerId(3)], vec![BrokerId(2)]));
     assert_eq!(topic.partitions[1].leader, Some(BrokerId(3)));
+}
+
+#[test]
+fn replicas_are_spread_over_racks_with_the_leader_first() {
+    let mut image = Image::default();
+    let racks = ["a", "a", "a", "b", "b", "c"];
+    for (node, rack) in (1..).zip(racks) {
+        let (life, endpoints, peer, sealed) = (Life(image.version().into()), vec![], String::new(), vec![]);
+        let (node, rack) = (Some(BrokerId(node)), Some(rack.to_owned()));
+        told(&mut image, Command::RegisterBroker { node, life, endpoints, rack, peer, sealed });
+    }
+    let of_rack = |node: &BrokerId| racks[usize::try_from(node.0 - 1).expect("a node")];
+    for (n, replication, most_of_one) in [(1, 3, 1), (2, 5, 2), (3, 6, 3)] {
+        let id = TopicId(Uuid::from_u128(n));
+        let topic =
+            NewTopic { name: format!("t{n}"), id, partitions: 12, replication, ..NewTopic::default() };
+        told(&mut image, Command::CreateTopics { topics: vec![topic], validate_only: false });
+        let topic = image.topic(id).expect("there").clone();
+        let mut followers = std::collections::BTreeSet::new();
+        for (tp, p) in topic.partitions() {
+            let replicas = image.replicas(&topic, tp.partition);
+            assert_eq!(Some(replicas[0]), p.leader, "{tp}");
+            let different: std::collections::BTreeSet<_> = replicas.iter().collect();
+            assert_eq!(different.len(), usize::try_from(replication).expect("small"), "{tp}: {replicas:?}");
+            for rack in ["a", "b", "c"] {
+                let count = replicas.iter().filter(|node| of_rack(node) == rack).count();
+                assert!((1..=most_of_one).contains(&count), "{tp}: {count} of {rack} in {replicas:?}");
+            }
+            followers.insert(replicas[1]);
+        }
+        assert!(followers.len() > 2, "followers differ: {followers:?}");
+    }
 }

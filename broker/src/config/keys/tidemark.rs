@@ -49,7 +49,7 @@ pub const KEYS: &[Key] = &[
         "tidemark.http.listen",
         Text,
         "127.0.0.1:0",
-        "Address of /metrics, /ready and /live; empty for none, port 0 takes a free one and prints it.",
+        "Address of /metrics, /ready, /live and /cluster; empty for none, port 0 takes a free one and prints it.",
     ),
     unset(
         "tidemark.gateway.listen",
@@ -115,6 +115,13 @@ pub const KEYS: &[Key] = &[
         "Between two looks at whether brokers lead their shares, and after brokers came or went.",
     )
     .at_least(100),
+    key(
+        "tidemark.drain",
+        Bool,
+        "false",
+        "Set on one broker while it runs: whether it gives its partitions away and gets none. Stays over its restarts.",
+    )
+    .dynamic(),
     key(
         "tidemark.move.timeout.ms",
         Long,
