@@ -31,6 +31,7 @@ pub const NAMES: &[&str] = &[
     "tidemark_broker.near",
     "tidemark_broker.node",
     "tidemark_broker.ownership",
+    "tidemark_broker.overview",
     "tidemark_broker.partition",
     "tidemark_broker.quota",
     "tidemark_broker.rack",
