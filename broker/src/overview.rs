@@ -30,7 +30,7 @@ pub fn cluster(image: &Image, why: Option<String>) -> Value {
         "version": image.version(),
         "controller": image.controller().map(|c| json!({
             "generation": c.generation.0,
-            "node": c.node.map(|node| node.0),
+            "node": image.controller_node().map(|node| node.0),
             "life": c.life.to_string(),
             "address": c.address,
         })),

@@ -91,13 +91,7 @@ impl<'a> View<'a> {
     /// The broker that admin calls are sent to: the controller, or this one while nobody can reach that. Every broker
     /// takes them and forwards.
     pub fn controller(&self) -> i32 {
-        let controller = self.image.controller();
-        // One that announced itself before it had a node id is known by its life.
-        let by_life = || {
-            let life = controller?.life;
-            self.image.live().find(|broker| broker.life == life).map(|broker| broker.node)
-        };
-        let node = controller.and_then(|controller| controller.node).or_else(by_life);
+        let node = self.image.controller_node();
         let reachable =
             node.and_then(|node| self.image.broker(node)).filter(|b| b.alive && self.endpoint(b).is_some());
         reachable.map_or(self.node.0, |broker| broker.node.0)

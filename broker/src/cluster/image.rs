@@ -289,6 +289,13 @@ impl Image {
         told.is_some_and(|value| is_true(value))
     }
 
+    /// The controller's node; one that announced itself before it had a node id is known by its life.
+    pub fn controller_node(&self) -> Option<BrokerId> {
+        let controller = self.controller()?;
+        let by_life = || self.live().find(|broker| broker.life == controller.life).map(|broker| broker.node);
+        controller.node.or_else(by_life)
+    }
+
     /// Every broker's row, by node id.
     pub fn brokers(&self) -> impl Iterator<Item = &Broker> {
         self.brokers.values().map(Arc::as_ref)

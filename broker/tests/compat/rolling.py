@@ -92,8 +92,8 @@ def run(args, score, directory, on_end):
     def start():
         for broker in brokers:
             broker.start()
-        made = AdminClient({"bootstrap.servers": bootstrap}).create_topics(
-            [NewTopic(chaos.TOPIC, PARTITIONS)], request_timeout=30)
+        admin = AdminClient({"bootstrap.servers": bootstrap})  # it must live as long as its futures
+        made = admin.create_topics([NewTopic(chaos.TOPIC, PARTITIONS)], request_timeout=30)
         made[chaos.TOPIC].result(30)
 
     if not score.check("three brokers of the previous version", start):

@@ -2,7 +2,7 @@
 """What Kafka's own tools and `tidemark cluster` say of three brokers, before one of them is killed, after it, and when it
 is back: under-replicated and unavailable partitions, the quorum, features, a drain, a cancelled reassignment.
 
-  views.py --tidemark target/debug/tidemark --jars DIR      DIR as made by java/kafka-jars
+  views.py --tidemark target/debug/tidemark --jars DIR      DIR as java/kafka-jars makes it
 """
 import argparse
 import json
