@@ -276,6 +276,11 @@ pub fn checkpoint(id: Uuid) -> String {
     Name::Checkpoint { id }.to_string()
 }
 
+/// The folder of a topic's segments.
+pub fn segments_of(topic: &str, id: TopicId) -> String {
+    format!("{SEGMENTS}{topic}-{}/", kafka_id(id.0))
+}
+
 /// The key of one object of a segment.
 pub fn segment(segment: &SegmentName, part: SegmentPart) -> String {
     Name::Segment { segment: segment.clone(), part }.to_string()

@@ -3,6 +3,7 @@
 //! Knows no request, no group and no ACL.
 
 pub mod bucket;
+pub mod compact;
 pub mod dump;
 pub mod error;
 pub mod format;

@@ -32,10 +32,18 @@ pub enum Bug {
     ReleaseWithoutDrain,
     /// A replica goes on telling the bounds that the leader told it first (R25).
     BoundsKept,
+    /// Runs are deleted before the commit that un-names them (R18, R20).
+    RunsDroppedBeforeCommit,
+    /// Runs are deleted before the segment that holds their bytes is committed (R18, R20).
+    RunsGoneBeforeSegment,
+    /// Runs go with the newest state of a partition in them (R16).
+    StatesNotCarried,
+    /// Compaction drops the newest record of a key with the older ones.
+    NewestDropped,
 }
 
 /// All of them.
-pub const ALL: [Bug; 13] = [
+pub const ALL: [Bug; 17] = [
     Bug::AckBeforeDurable,
     Bug::DuplicateAckedEarly,
     Bug::StaleReads,
@@ -49,6 +57,10 @@ pub const ALL: [Bug; 13] = [
     Bug::NoSeal,
     Bug::ReleaseWithoutDrain,
     Bug::BoundsKept,
+    Bug::RunsDroppedBeforeCommit,
+    Bug::StatesNotCarried,
+    Bug::RunsGoneBeforeSegment,
+    Bug::NewestDropped,
 ];
 
 #[cfg(feature = "planted-bugs")]

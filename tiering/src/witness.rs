@@ -88,10 +88,30 @@ sights! {
     ZombieCut: "R18 zombie's cut refused",
     /// A cut was committed.
     Cut: "R18 cut committed",
+    /// Runs were un-named: others stand for them, or nothing in them was needed.
+    RunsReplaced: "R18 runs replaced",
+    /// Runs became one.
+    Merged: "R18 runs merged",
+    /// A replacement met runs that another had replaced.
+    ReplaceLost: "R18 replacement lost a race",
+    /// States that would have gone with their runs were written down once more.
+    Carried: "R16 states carried",
+    /// Shares of partitions outlived retention: log starts rose.
+    Expired: "log start raised by retention",
+    /// Runs were rewritten without records that newer ones of their keys supersede.
+    Compacted: "compaction committed",
+    /// A reader's run was gone: it looked again by newer metadata.
+    RunGone: "run gone under a reader",
+    /// A segment's three objects were written.
+    SegmentWritten: "R18 segment written",
+    /// A segment was named.
+    SegmentCommitted: "R18 segment committed",
+    /// A reader was served from a segment.
+    SegmentRead: "R27 segment read",
     /// A lane's low mark rose.
     LowRaised: "R19 low mark raised",
-    /// A parcel below a low mark was deleted.
-    Deleted: "R20 parcels deleted",
+    /// An object that metadata names no more was deleted.
+    Deleted: "R20 objects deleted",
     /// An answer came after T_ack, and the lane was proven unsealed.
     SlowProven: "R23 slow answer, proven",
     /// An answer came after T_ack, and nothing proved the lane unsealed.

@@ -56,6 +56,17 @@ impl Prices {
         per_1000 / 1000.0 + per_gib * bytes as f64 / (1u64 << 30) as f64
     }
 
+    /// Dollars for keeping a GiB for a month.
+    pub fn per_gib_month(self) -> f64 {
+        match self {
+            Prices::S3 => 0.023,
+            Prices::S3Express => 0.11,
+            Prices::Gcs => 0.020,
+            Prices::Azure => 0.018,
+            Prices::Free => 0.0,
+        }
+    }
+
     /// Whether requests cost nothing.
     pub fn is_free(self) -> bool {
         self == Prices::Free

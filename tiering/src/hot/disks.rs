@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tidemark_proto::id::{LeaderEpoch, TopicPartition};
+use tidemark_proto::id::{LeaderEpoch, Offset, TopicPartition};
 use tidemark_proto::record::stamp::Stamped;
 
 use super::segments::{Disk, HotConfig, HotStats, Naming};
@@ -65,6 +65,13 @@ impl Hot {
     pub fn lead(&self, of: TopicPartition, epoch: LeaderEpoch) {
         if let Some(disks) = self.0.as_deref() {
             disks.home(of).lead(of, epoch);
+        }
+    }
+
+    /// See [`Disk::start`].
+    pub fn start(&self, of: TopicPartition, start: Offset) {
+        if let Some(disks) = self.0.as_deref() {
+            disks.home(of).start(of, start);
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tidemark_proto::id::{LeaderEpoch, TopicId, TopicPartition};
+use tidemark_proto::id::{LeaderEpoch, Offset, TopicId, TopicPartition};
 use tidemark_proto::kafka::pieces::{FileSlice, Pieces};
 use tidemark_proto::record::stamp::Stamped;
 use tokio::sync::mpsc;
@@ -137,6 +137,11 @@ impl Disk {
     /// batch beyond the bound of an ownership is void (R13), and its offsets belong to others by now.
     pub fn lead(&self, of: TopicPartition, epoch: LeaderEpoch) {
         self.0.inner.shelf.lock().lead(of, epoch);
+    }
+
+    /// The partition's log starts at `start` now: segments below it go, their files with the next write.
+    pub fn start(&self, of: TopicPartition, start: Offset) {
+        self.0.inner.shelf.lock().start(of, start);
     }
 
     /// Takes batches of a partition that are committed, in order. Never waits: what the disk is too slow for is left

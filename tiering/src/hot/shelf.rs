@@ -158,6 +158,15 @@ impl Shelf {
         true
     }
 
+    /// Takes the segments out that end at or below `start`, but never the newest.
+    pub fn start(&mut self, of: TopicPartition, start: Offset) {
+        let rows = self.logs.get(&of).into_iter().flatten().rev().skip(1);
+        let below: Vec<Offset> = rows.filter(|row| row.next <= start).map(|row| row.base).collect();
+        for base in below {
+            self.drop_segment(of, base);
+        }
+    }
+
     /// Takes all segments of a partition out.
     pub fn drop_partition(&mut self, of: TopicPartition) {
         let rows = self.logs.remove(&of).unwrap_or_default();

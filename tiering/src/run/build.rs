@@ -51,50 +51,126 @@ pub struct RunRow {
     pub max_timestamp: Millis,
     /// The parcels it was made from: lane and sequence range, the end exclusive.
     pub lanes: Vec<(LaneId, Seq, Seq)>,
-    /// Version of the metadata at which it was named; 0 before.
+    /// Version of the metadata at which it, or the newest of those it was merged from, was named; 0 before.
     pub committed: u64,
+    /// Of its partitions' greatest timestamps the least: before that is old nothing in it is.
+    pub oldest: Millis,
+    /// What its partitions' topics have in common as to retention; 0: anything.
+    pub class: u32,
+    /// Partitions' shares in it.
+    pub shares: u32,
 }
 
 /// Builds the object `id` of level 0. `pieces` are in the run's order and not empty.
 pub fn build(
-    mut header: Header,
+    header: Header,
     id: Uuid,
     lanes: Vec<(LaneId, Seq, Seq)>,
     pieces: Vec<Piece<'_>>,
 ) -> (Body, RunRow) {
-    let mut body = vec![Bytes::new()]; // the header's place
-    let mut position = HEADER_LEN as u64;
-    let mut entries = Vec::with_capacity(pieces.len());
+    let mut assembly = Assembly::new();
     for piece in pieces {
-        let entry = place(piece, position, &mut body);
-        position += entry.length;
-        entries.push(entry);
+        let entry = place(piece, assembly.position, &mut assembly.body);
+        assembly.position += entry.length;
+        assembly.entries.push(entry);
     }
-    let max_timestamp = entries.iter().map(|entry| entry.max_timestamp).max().unwrap_or(Millis(-1));
-    let ranges = ranges(&entries);
-    let mut root = Root { level: 0, max_timestamp, lanes: lanes.clone(), pages: Vec::new() };
-    for group in grouped(&entries) {
-        let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
-        let bytes = encode_page(group);
-        let page = Page {
-            first: first.place(),
-            last: last.place(),
-            position,
-            length: bytes.len() as u32,
-            crc: crc32c::crc32c(&bytes),
-        };
-        position += bytes.len() as u64;
-        root.pages.push(page);
-        body.push(Bytes::from(bytes));
+    let (level, class) = (0, 0);
+    assembly.finish(header, Made { id, level, class, lanes, committed: 0 })
+}
+
+/// What an object that is assembled is called, and stands for.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// Its id.
+    pub id: Uuid,
+    /// 0 for a cut.
+    pub level: u32,
+    /// See [`RunRow::class`].
+    pub class: u32,
+    /// See [`RunRow::lanes`].
+    pub lanes: Vec<(LaneId, Seq, Seq)>,
+    /// See [`RunRow::committed`].
+    pub committed: u64,
+}
+
+/// An object of a run in the making: entries in the run's order, each with its bytes.
+#[derive(Debug)]
+pub struct Assembly {
+    body: Vec<Bytes>,
+    position: u64,
+    entries: Vec<Partition>,
+}
+
+impl Default for Assembly {
+    fn default() -> Assembly {
+        Assembly::new()
     }
-    let mut tail = root.encode();
-    let head = finish(&mut tail, &mut header, position - HEADER_LEN as u64, MAGIC);
-    body[0] = Bytes::copy_from_slice(&head);
-    body.push(Bytes::from(tail));
-    let body = Body::from(body);
-    let bytes = body.len() as u64;
-    let key = keys::run(0, id);
-    (body, RunRow { id, key, level: 0, bytes, ranges, max_timestamp, lanes, committed: 0 })
+}
+
+impl Assembly {
+    /// Nothing yet.
+    pub fn new() -> Assembly {
+        // The first part is the header's place.
+        Assembly { body: vec![Bytes::new()], position: HEADER_LEN as u64, entries: Vec::new() }
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of batches so far.
+    pub fn held(&self) -> u64 {
+        self.position - HEADER_LEN as u64
+    }
+
+    /// Adds a share behind all others; where it lies is set here, and `entry.length` is that of `bytes`.
+    pub fn add(&mut self, mut entry: Partition, bytes: impl IntoIterator<Item = Bytes>) {
+        debug_assert!(
+            self.entries
+                .last()
+                .is_none_or(|last| { (last.place(), last.last_offset) < (entry.place(), entry.base_offset) })
+        );
+        entry.position = self.position;
+        self.position += entry.length;
+        self.body.extend(bytes);
+        self.entries.push(entry);
+    }
+
+    /// The whole object and its row.
+    pub fn finish(self, mut header: Header, made: Made) -> (Body, RunRow) {
+        let Assembly { mut body, mut position, entries } = self;
+        let Made { id, level, class, lanes, committed } = made;
+        let times = || entries.iter().map(|entry| entry.max_timestamp);
+        let max_timestamp = times().max().unwrap_or(Millis(-1));
+        // A share without a time is taken to be as old as the object.
+        let oldest = times().filter(|time| time.0 >= 0).min().unwrap_or(Millis(-1));
+        let (ranges, shares) = (ranges(&entries), entries.len() as u32);
+        let mut root = Root { level, max_timestamp, lanes: lanes.clone(), pages: Vec::new() };
+        for group in grouped(&entries) {
+            let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+            let bytes = encode_page(group);
+            let page = Page {
+                first: first.place(),
+                last: last.place(),
+                position,
+                length: bytes.len() as u32,
+                crc: crc32c::crc32c(&bytes),
+            };
+            position += bytes.len() as u64;
+            root.pages.push(page);
+            body.push(Bytes::from(bytes));
+        }
+        let mut tail = root.encode();
+        let head = finish(&mut tail, &mut header, position - HEADER_LEN as u64, MAGIC);
+        body[0] = Bytes::copy_from_slice(&head);
+        body.push(Bytes::from(tail));
+        let body = Body::from(body);
+        let (bytes, key) = (body.len() as u64, keys::run(level, id));
+        let row =
+            RunRow { id, key, level, bytes, ranges, max_timestamp, lanes, committed, oldest, class, shares };
+        (body, row)
+    }
 }
 
 /// Adds a piece's bytes to the body and gives its entry.

@@ -111,7 +111,8 @@ impl Reader {
         Ok(())
     }
 
-    async fn page(&self, key: &str, at: usize, page: &Page) -> Result<Arc<Vec<Arc<Partition>>>, Error> {
+    /// The entries of page `at` of the object at `key`.
+    pub async fn page(&self, key: &str, at: usize, page: &Page) -> Result<Arc<Vec<Arc<Partition>>>, Error> {
         if let Some(entries) = self.cache.lock().pages.get(&(key.to_owned(), at)) {
             return Ok(entries.clone());
         }

@@ -81,6 +81,11 @@ impl Builder {
         self.indexer.is_empty()
     }
 
+    /// First offset.
+    pub fn base(&self) -> Offset {
+        self.base
+    }
+
     /// Offset after the last.
     pub fn next(&self) -> Offset {
         self.next

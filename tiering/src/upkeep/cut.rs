@@ -123,7 +123,7 @@ pub async fn checkpoint(
     Ok(row)
 }
 
-async fn put(bucket: &Bucket, kind: Kind, key: &str, body: &Body) -> Result<(), Error> {
+pub(super) async fn put(bucket: &Bucket, kind: Kind, key: &str, body: &Body) -> Result<(), Error> {
     match bucket.place(kind, key, body, HEADER_LEN).await {
         Placed::Ours => Ok(()),
         Placed::Other(_) => Err(Damage::new("another object has this fresh name").at(key)),

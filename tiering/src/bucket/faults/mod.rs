@@ -136,6 +136,11 @@ impl Faulty {
         self.sky.lock().script.len()
     }
 
+    /// Forgets the scripted faults that have not been met.
+    pub fn unscript(&self) {
+        self.sky.lock().script.clear();
+    }
+
     /// How often each fault was injected, by name (`away` for absences).
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.sky.lock().counts.clone()
