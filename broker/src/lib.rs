@@ -23,3 +23,4 @@ pub mod quota;
 pub mod rack;
 pub mod server;
 pub mod upkeep;
+pub mod verify;

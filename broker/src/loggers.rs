@@ -37,6 +37,7 @@ pub const NAMES: &[&str] = &[
     "tidemark_broker.rack",
     "tidemark_broker.server",
     "tidemark_broker.upkeep",
+    "tidemark_broker.verify",
     "tidemark_gateway",
     "tidemark_proto",
     "tidemark_tiering",

@@ -90,6 +90,10 @@ pub struct Node {
     pub archive: Arc<Archive>,
     /// What was read of partitions on their way here.
     pub ahead: Ahead,
+    /// What of runs was found to be of no use.
+    pub sparse: upkeep::retain::Sparse,
+    /// What offload found at its last look.
+    pub tiers: upkeep::offload::Told,
     /// Reads for fetches.
     pub fetching: Fetching,
     /// The metadata.
@@ -133,6 +137,9 @@ impl Node {
         let (close, closed) = oneshot::channel();
         let exit = node.seams.tasks.spawn(ownership::run(node.clone(), closed));
         node.seams.tasks.spawn(upkeep::sweep::run(node.clone()));
+        node.seams.tasks.spawn(upkeep::retain::run(node.clone()));
+        node.seams.tasks.spawn(upkeep::merge::run(node.clone()));
+        node.seams.tasks.spawn(upkeep::offload::run(node.clone()));
         Running { node, close: Some(close), exit }
     }
 
@@ -140,7 +147,8 @@ impl Node {
     pub fn new(parts: Parts) -> Arc<Node> {
         let Parts { seams, life, config, bucket, chunks, cluster, metrics, authorizer } = parts;
         let partitions = Partitions::default();
-        let archive = Arc::new(Archive::new(bucket.clone(), cluster.image().cluster()));
+        let archive = Archive::new(bucket.clone(), cluster.image().cluster());
+        let archive = Arc::new(archive.following(cluster.watch()));
         let reads = ReadConfig { window: config.cache.read_ahead_bytes as u64, ..ReadConfig::default() };
         let reader = Reader::new(&bucket, chunks, reads, &seams);
         let hot = hot_segments(&config, &bucket, &cluster, &seams);
@@ -157,6 +165,8 @@ impl Node {
             near,
             archive,
             ahead: Ahead::default(),
+            sparse: Default::default(),
+            tiers: Default::default(),
             fetch_memory,
             fetching,
             quotas: Quotas::new(config.quota_window.as_secs_f64()),

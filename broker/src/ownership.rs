@@ -19,7 +19,6 @@ use tokio::sync::{mpsc, oneshot};
 use crate::cluster::command::Sealed;
 use crate::cluster::image::{Image, Topic};
 use crate::node::{Node, OFFSETS_TOPIC};
-use crate::partition::Query;
 use crate::partition::opening::{Opened, recover};
 use crate::partition::task::{self, Committed, Ended, Lead, Order, Task};
 use crate::upkeep::Cutter;
@@ -210,7 +209,8 @@ impl Ownership {
         if self.node.live.set(image.broker_configs(None), own) {
             self.orders.send(Order::Tune(partition_options(&self.node))).await.ok();
         }
-        let (mut leads, mut resigns, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut leads, mut resigns) = (Vec::new(), Vec::new());
+        let (mut starts, mut cleaned) = (Vec::new(), Vec::new());
         let mut asked = Asked::default();
         let gone: Vec<TopicId> = self.seen.keys().filter(|id| image.topic(**id).is_none()).copied().collect();
         for id in gone {
@@ -224,7 +224,7 @@ impl Ownership {
                 continue;
             }
             let seen = self.seen.remove(&topic.id);
-            let started = |tp: TopicPartition| Some(seen.as_ref()?.0.partition(tp.partition)?.log_start);
+            let was = |tp: TopicPartition| seen.as_ref()?.0.partition(tp.partition);
             let mut before = seen.as_ref().map(|(_, led)| led.clone()).unwrap_or_default();
             let mut led = BTreeMap::new();
             for (tp, partition) in topic.partitions() {
@@ -240,8 +240,13 @@ impl Ownership {
                 if known != Some(partition.leader_epoch) {
                     let internal = crate::node::is_internal(&topic.name);
                     leads.push(Lead { tp, leader_epoch: partition.leader_epoch, internal });
-                } else if started(tp).is_some_and(|start| start < partition.log_start) {
+                    continue;
+                }
+                if was(tp).is_some_and(|was| was.log_start < partition.log_start) {
                     starts.push((tp, partition.log_start));
+                }
+                if was(tp).is_some_and(|was| was.cleaned < partition.cleaned) {
+                    cleaned.push((tp, partition.cleaned));
                 }
             }
             resigns.extend(before.into_keys());
@@ -251,7 +256,10 @@ impl Ownership {
         self.lead(leads, image).await;
         self.moves.follow(asked);
         if !starts.is_empty() {
-            self.node.partitions.ask(|reply| Query::LogStarts { to: starts, reply }).await.ok();
+            self.orders.send(Order::LogStarts(starts)).await.ok();
+        }
+        if !cleaned.is_empty() {
+            self.orders.send(Order::Cleaned(cleaned)).await.ok();
         }
         for (lane, row) in image.lanes().filter(|(lane, row)| *lane != self.lane && row.low > Seq(0)) {
             if self.lows.insert(lane, row.low) != Some(row.low) {

@@ -5,8 +5,15 @@
 //! lane's objects are written as soon as there is a stretch, from memory while it holds the batches; they are
 //! committed together. One cut at a time. Knows no format.
 
+pub mod compact;
 mod dead;
+pub mod dirty;
 pub mod draft;
+pub mod merge;
+pub mod needed;
+pub mod offload;
+pub mod replace;
+pub mod retain;
 pub mod sweep;
 
 use std::collections::BTreeMap;
@@ -365,21 +372,26 @@ impl Cutter {
     }
 
     fn delete(&self, kind: Kind, keys: Vec<String>, grace: Duration) {
-        if keys.is_empty() {
-            return;
-        }
-        let node = self.node.clone();
-        let deleting = async move {
-            tokio::time::sleep(grace).await;
-            keys.iter().for_each(|key| node.fetching.reader().forget(key));
-            let count = keys.len();
-            match node.bucket.delete(kind, keys, Patience::Forever).await {
-                Ok(()) => saw_many(Sight::Deleted, count),
-                Err(error) => tracing::warn!(%error, "superfluous objects could not be deleted"),
-            }
-        };
-        self.node.seams.tasks.spawn(deleting);
+        discard(&self.node, kind, keys, grace);
     }
+}
+
+/// Deletes objects after a grace, in the background.
+fn discard(node: &Arc<Node>, kind: Kind, keys: Vec<String>, grace: Duration) {
+    if keys.is_empty() {
+        return;
+    }
+    let doer = node.clone();
+    let deleting = async move {
+        tokio::time::sleep(grace).await;
+        keys.iter().for_each(|key| doer.fetching.reader().forget(key));
+        let count = keys.len();
+        match doer.bucket.delete(kind, keys, Patience::Forever).await {
+            Ok(()) => saw_many(Sight::Deleted, count),
+            Err(error) => tracing::warn!(%error, "superfluous objects could not be deleted"),
+        }
+    };
+    node.seams.tasks.spawn(deleting);
 }
 
 /// The own lane's batches that are still in memory.

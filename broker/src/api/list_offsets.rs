@@ -2,8 +2,9 @@
 //!
 //! v0 has a list of offsets and no times: it gets one, however many it would take. Latest is the high watermark, for
 //! read_committed the last stable offset. Nothing found is offset -1 without an error. Earliest-local (-4, KIP-405) is
-//! the log start: all of it can be read here; latest-tiered (-5) and earliest-pending-upload (-6) have no answer before
-//! segments exist: -1. Serves only while this broker's session with the controller is fresh (R24).
+//! where local retention lets the log start, which is the log start of a topic that is not tiered; latest-tiered (-5) is
+//! the last offset in segments, -1 without one; earliest-pending-upload (-6) is the one after it, or the log start, and
+//! -1 for a topic that is not tiered. Serves only while this broker's session with the controller is fresh (R24).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -120,8 +121,10 @@ async fn find(
     let until = if committed { bounds.lso } else { bounds.hw };
     let found = match ask.timestamp {
         LATEST => Some((until, Millis(-1))),
-        EARLIEST | EARLIEST_LOCAL => Some((bounds.log_start, Millis(-1))),
-        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
+        EARLIEST => Some((bounds.log_start, Millis(-1))),
+        EARLIEST_LOCAL => Some((local(node, tp, bounds.log_start), Millis(-1))),
+        LATEST_TIERED => tiered(node, tp, bounds.log_start).map(|end| (end.plus(-1), Millis(-1))),
+        EARLIEST_PENDING_UPLOAD => pending(node, tp, bounds.log_start).map(|offset| (offset, Millis(-1))),
         MAX_TIMESTAMP => search(node, tp, Instant::Largest, bounds.log_start, until).await?,
         target if target >= 0 => {
             search(node, tp, Instant::AtOrAfter(Millis(target)), bounds.log_start, until).await?
@@ -131,6 +134,24 @@ async fn find(
     let Some((offset, timestamp)) = found else { return Ok(None) };
     let leader_epoch = node.partitions.ask(|reply| Query::EpochAt { tp, offset, reply }).await?.ok();
     Ok(Some(Found { offset, timestamp, leader_epoch }))
+}
+
+/// The offset after the last one in segments, as far as any of them can be read.
+fn tiered(node: &Node, tp: TopicPartition, log_start: Offset) -> Option<Offset> {
+    node.cluster.image().partition(tp)?.tiered().filter(|end| *end > log_start)
+}
+
+/// From where on `local.retention.*` keeps the log on this broker's disk; of a topic that is not tiered, all of it.
+fn local(node: &Node, tp: TopicPartition, log_start: Offset) -> Offset {
+    node.tiers.lock().local.get(&tp).map_or(log_start, |local| log_start.max(*local))
+}
+
+/// The first offset of a tiered topic that is in no segment.
+fn pending(node: &Node, tp: TopicPartition, log_start: Offset) -> Option<Offset> {
+    let image = node.cluster.image();
+    let is_tiered = node.live.now().topic(&image.topic(tp.topic)?.configs).remote_storage;
+    let end = image.partition(tp)?.tiered().unwrap_or_default();
+    is_tiered.then(|| end.max(log_start))
 }
 
 /// Batches are found by their largest time; a batch that the log start or `until` cuts in two may hold the time in the part
@@ -162,7 +183,7 @@ async fn search(
     Ok(best)
 }
 
-/// The batch in which the answer is: runs first, then what lies in parcels and memory. While a cut lets go of parcels a
+/// The batch in which the answer is: segments and runs first, then what lies in parcels and memory. While a cut lets go of parcels a
 /// batch may be in both.
 async fn candidate(
     node: &Node,

@@ -228,7 +228,7 @@ async fn a_fetch_that_knows_another_history_is_told_at_once_where_it_leaves_this
 
 #[tokio::test(start_paused = true)]
 async fn the_size_of_a_partition_does_not_fall_when_its_parcels_become_a_run() {
-    let mut house = House::with(&["tidemark.cut.parcels=1"]).await;
+    let mut house = House::with(&["tidemark.cut.parcels=1", "log.retention.ms=-1"]).await;
     house.topic("t", &[]).await;
     let size = async |house: &House| {
         let all = DescribeLogDirsRequest { topics: None, ..Default::default() };
@@ -260,7 +260,7 @@ async fn a_follower_that_fetches_is_told_that_there_are_none() {
 
 #[tokio::test(start_paused = true)]
 async fn offsets_by_time_are_as_exact_in_runs_as_in_memory() {
-    let mut house = House::with(&["tidemark.cut.parcels=1"]).await;
+    let mut house = House::with(&["tidemark.cut.parcels=1", "log.retention.ms=-1"]).await;
     house.topic("t", &[]).await;
     for times in [&[10, 30, 20][..], &[25, 40], &[5, 40]] {
         house.produce(9, "t", &batch(times)).await;

@@ -71,6 +71,8 @@ mod produce_tests;
 mod push_telemetry;
 #[cfg(test)]
 mod quota_tests;
+#[cfg(test)]
+mod segment_tests;
 mod sync_group;
 mod table;
 #[cfg(test)]

@@ -22,17 +22,17 @@ fn in_txn(id: i64, epoch: i16, sequence: i32) -> Batch {
         .build()
 }
 
-fn aborted(data: &PartitionData) -> Option<Vec<(i64, i64)>> {
+pub(super) fn aborted(data: &PartitionData) -> Option<Vec<(i64, i64)>> {
     let list = data.aborted_transactions.as_ref()?;
     Some(list.iter().map(|t| (t.producer_id, t.first_offset)).collect())
 }
 
 impl House {
-    async fn write(&self, id: i64, epoch: i16, sequence: i32) -> i16 {
+    pub(super) async fn write(&self, id: i64, epoch: i16, sequence: i32) -> i16 {
         self.produce_as(9, Some("txn"), "t", &in_txn(id, epoch, sequence)).await.error_code
     }
 
-    async fn end(&self, id: i64, epoch: i16, commit: bool, coordinator: i32) -> Vec<i16> {
+    pub(super) async fn end(&self, id: i64, epoch: i16, commit: bool, coordinator: i32) -> Vec<i16> {
         let topic = |name: &str| WritableTxnMarkerTopic {
             name: name.into(),
             partition_indexes: vec![0],
@@ -101,7 +101,7 @@ async fn an_open_transaction_outlives_a_restart_and_holds_the_last_stable_offset
 
 #[tokio::test(start_paused = true)]
 async fn runs_carry_open_and_aborted_transactions() {
-    let mut house = House::with(&["tidemark.cut.parcels=1"]).await;
+    let mut house = House::with(&["tidemark.cut.parcels=1", "log.retention.ms=-1"]).await;
     house.topic("t", &[]).await;
     house.write(7, 0, 0).await;
     house.write(8, 0, 0).await;

@@ -1,7 +1,7 @@
 //! Where partitions' shares of runs lie, as far as it was looked up.
 //!
 //! Bounded by the number of shares; the partition that was looked up first is forgotten first. Runs never change,
-//! so what is remembered stays true for as long as the image names the run.
+//! so what is remembered stays true for as long as the image names all of them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

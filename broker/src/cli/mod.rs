@@ -1,5 +1,5 @@
-//! The command line: `dev`, `serve`, `dump` and `probe` are the broker's own; the others are a Kafka client's and work with
-//! any Kafka broker.
+//! The command line: `dev`, `serve`, `dump`, `probe`, `verify`, `scrub` and `tier` are the broker's own and need no running one; the
+//! others are a Kafka client's and work with any Kafka broker.
 //!
 //! Exit codes: 0 done, 1 it failed while running, 2 the command line or the configuration is wrong, 130 stopped by Ctrl-C
 //! before it was done. Errors are one sentence on stderr: what, and how to mend it.
@@ -12,12 +12,14 @@ mod configs;
 mod consume;
 mod drain;
 mod dump;
+mod export;
 mod format;
 mod groups;
 mod lanes;
 mod logging;
 mod offsets;
 mod output;
+mod parquet;
 mod pattern;
 mod position;
 mod probe;
@@ -26,8 +28,10 @@ mod records;
 mod reset;
 mod sample;
 mod serve;
+mod tier;
 mod top;
 mod topics;
+mod verify;
 mod watch;
 mod when;
 
@@ -49,7 +53,7 @@ const INTERRUPTED: u8 = 130;
 
 const EXIT_CODES: &str = "\
 Begin with `tidemark dev`: it needs nothing, and prints what to paste next.
-All but dev, serve, dump and probe talk to any Kafka broker: --bootstrap HOST:PORT, or TIDEMARK_BOOTSTRAP.
+All but dev, serve, dump, probe, verify, scrub and tier talk to any Kafka broker: --bootstrap HOST:PORT, or TIDEMARK_BOOTSTRAP.
 
 Exit codes: 0 done, 1 it failed while running, 2 the command line or the configuration is wrong, 130 stopped by Ctrl-C.
 Errors are one sentence on stderr: what is wrong, and how to mend it.";
@@ -105,6 +109,9 @@ enum Command {
         #[command(flatten)]
         with: With,
     },
+    Verify(verify::Verify),
+    Scrub(verify::Scrub),
+    Tier(tier::TierArgs),
     Topics(topics::Topics),
     Groups(groups::Groups),
     Offsets(offsets::Offsets),
@@ -112,9 +119,29 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     Produce(produce::Produce),
     Consume(consume::Consume),
+    Export(export::Export),
     Watch(watch::Watch),
     Top(top::Top),
     Completions(completions::Completions),
+}
+
+/// Which bucket is meant.
+#[derive(Args, Debug)]
+struct Of {
+    /// A server.properties file that names the bucket.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    with: With,
+}
+
+impl Of {
+    /// The broker's configuration; log lines go by it from now on.
+    fn load(&self) -> Result<Broker, Failure> {
+        let config = broker(self.config.as_deref(), &self.with, |_| {})?;
+        logging::start(self.with.log_format);
+        Ok(config)
+    }
 }
 
 #[derive(Args, Debug)]
@@ -198,6 +225,9 @@ fn execute(command: Command) -> Result<(), Failure> {
             logging::start(with.log_format);
             probe::run(config.bucket)
         }
+        Command::Verify(verify) => verify.run(),
+        Command::Scrub(scrub) => scrub.run(),
+        Command::Tier(tier) => tier.run(),
         Command::Topics(topics) => topics.run(),
         Command::Groups(groups) => groups.run(),
         Command::Offsets(offsets) => offsets.run(),
@@ -205,6 +235,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Cluster(cluster) => cluster.run(),
         Command::Produce(produce) => produce.run(),
         Command::Consume(consume) => consume.run(),
+        Command::Export(export) => export.run(),
         Command::Watch(watch) => watch.run(),
         Command::Top(top) => top.run(),
         Command::Completions(completions) => completions.run(),

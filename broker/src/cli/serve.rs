@@ -407,6 +407,9 @@ fn register(metrics: &Metrics, node: &Arc<Node>, bucket: &Bucket, server: &Serve
         if let Some(node) = weak.upgrade() {
             let (image, controls) = (node.cluster.image(), node.cluster.is_controller());
             sources::cluster(&image, node.id(), controls, node.bucket.health().is_well(), samples);
+            sources::runs(&image, samples);
+            node.metrics.upkeep.tell(samples);
+            sources::tier(&image, node.id(), &node.tiers.lock().lag, samples);
         }
     });
     let (partitions, cluster) = (node.partitions.clone(), node.cluster.clone());

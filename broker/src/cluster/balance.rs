@@ -73,7 +73,7 @@ pub fn balance(image: &Image, avoid: &Avoid, loads: Option<&Loads>) -> Option<Ba
     }
     let (mut moves, mut free) = (Vec::new(), BTreeMap::<BrokerId, Share>::new());
     let (mut preferred, mut drained) = (0, 0);
-    for (tp, p) in image.topics().flat_map(|topic| topic.partitions()) {
+    for (tp, p) in image.partitions() {
         let Some(leader) = p.leader else { continue };
         match wanted(&led, p, |node| avoid.holds(tp, node)) {
             Some(node) if node == leader => {}
@@ -111,23 +111,19 @@ pub fn balance(image: &Image, avoid: &Avoid, loads: Option<&Loads>) -> Option<Ba
 }
 
 /// Who was assigned and may lead.
-fn wanted(
-    led: &BTreeMap<BrokerId, u32>,
-    p: &Partition,
-    avoided: impl Fn(BrokerId) -> bool,
-) -> Option<BrokerId> {
+fn wanted(led: &Counts, p: &Partition, avoided: impl Fn(BrokerId) -> bool) -> Option<BrokerId> {
     let may = |node: &&BrokerId| led.contains_key(node) && (p.leader == Some(**node) || !avoided(**node));
     p.assigned.iter().find(may).copied()
 }
 
-fn least(led: &BTreeMap<BrokerId, u32>, avoided: impl Fn(BrokerId) -> bool) -> Option<(BrokerId, u32)> {
+fn least(led: &Counts, avoided: impl Fn(BrokerId) -> bool) -> Option<(BrokerId, u32)> {
     let may = led.iter().filter(|(node, _)| !avoided(**node));
     may.min_by_key(|(_, count)| **count).map(|(node, count)| (*node, *count))
 }
 
 /// Takes from who leads most and gives to who leads fewest, until they are even enough.
 fn evened(
-    led: &mut BTreeMap<BrokerId, u32>,
+    led: &mut Counts,
     free: &mut BTreeMap<BrokerId, Share>,
     avoid: &Avoid,
 ) -> Vec<(TopicPartition, BrokerId)> {

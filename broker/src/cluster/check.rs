@@ -80,7 +80,14 @@ impl Image {
         assert!(p.log_start >= Offset(0), "{tp}: the log starts somewhere");
         for pair in p.segments().windows(2) {
             assert!(pair[0].last < pair[1].base, "{tp}: segments rise and never overlap");
+            let follows = pair[0].last.plus(1) == pair[1].base || pair[1].base <= p.log_start;
+            assert!(follows, "{tp}: nothing that can be read lies between segments");
         }
+        let lowest = p.segments().iter().find(|row| row.last >= p.log_start);
+        assert!(
+            lowest.is_none_or(|row| row.base <= p.log_start),
+            "{tp}: segments reach down to the log start"
+        );
         for row in p.segments() {
             assert!(row.state.is_named(), "{tp}: {:?} has no row", row.state);
             assert!(row.state.is_readable() || row.last < p.log_start, "{tp}: only what cannot be read goes");

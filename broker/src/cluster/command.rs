@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::image::{CheckpointRow, Endpoint, RunRow};
 use super::quota::{Entity, Rate};
-use super::record::{Record, Scope};
+use super::record::{Carried, Record, Scope};
 
 /// A lane known to be sealed at `at` (R11: the seal is durable before the command is sent).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +128,21 @@ pub enum Command {
         checkpoint: Option<CheckpointRow>,
         /// The version of the image the cut was planned on.
         version: u64,
+    },
+    /// Un-names runs that others stand for, or that nobody needs. All of `drop` are named, or nothing happens.
+    ReplaceRuns {
+        /// The broker epoch of the sender.
+        by: BrokerEpoch,
+        /// Named no more.
+        drop: Vec<Uuid>,
+        /// Named in their place.
+        add: Vec<RunRow>,
+        /// Log starts that rise with it.
+        starts: Vec<(TopicPartition, Offset)>,
+        /// What takeovers would have read of the dropped ones, as of the version it says.
+        carried: Option<Box<Carried>>,
+        /// Where compaction has come to.
+        cleaned: Vec<(TopicPartition, Offset)>,
     },
     /// Drops a dead lane's row: all it held is in runs, and nothing but its seal is left in the bucket (R21).
     ForgetLane {

@@ -136,6 +136,8 @@ pub struct Partition {
     pub home: Option<Uuid>,
     /// First offset that may be read; whatever lies below is deleted, wherever it still is.
     pub log_start: Offset,
+    /// Below it compaction has been: of each key at most one record is left there, and copies from before may not be read.
+    pub cleaned: Offset,
     /// Who is to lead it next, while a move is under way.
     pub successor: Option<Successor>,
     /// The replicas somebody assigned, the preferred leader first; empty: [`Image::replicas`] chooses.
@@ -388,13 +390,21 @@ impl Image {
 
     /// The version from which on runs may tell recovery of `tp` more than its home does; `None` where none can.
     pub fn untold(&self, tp: TopicPartition) -> Option<u64> {
+        let partition = self.partition(tp)?;
+        // Led for the first time: whoever opens it has cut nothing of it.
+        let told = partition.home.is_some() || partition.leader_epoch.0 > 0;
+        self.uncovered(tp).filter(|_| told)
+    }
+
+    /// The version from which on runs hold states of `tp` that its home does not cover, whether or not anybody has
+    /// to be told of them by now.
+    pub fn uncovered(&self, tp: TopicPartition) -> Option<u64> {
         let topic = self.topic(tp.topic)?;
         let partition = topic.partition(tp.partition)?;
         match partition.home.and_then(|home| self.checkpoint(home)) {
             // A commit's checkpoint covers its runs. Version 0: not known.
             Some(home) => Some(if home.committed == 0 { 0 } else { home.committed + 1 }),
-            // Led for the first time: whoever opens it has cut nothing of it.
-            None => (partition.leader_epoch.0 > 0).then_some(topic.created),
+            None => Some(topic.created),
         }
     }
 
@@ -528,6 +538,16 @@ impl Partition {
     /// Its segments in the bucket, by offset, those that are being deleted too.
     pub fn segments(&self) -> &[Arc<segment::Row>] {
         self.segments.as_ref().map(|rows| rows.as_slice()).unwrap_or_default()
+    }
+
+    /// Whether the batch of `epoch` in that parcel belongs to its log: a chain entry covers it (R13).
+    pub fn covers(&self, lane: LaneId, seq: Seq, epoch: LeaderEpoch) -> bool {
+        self.chain.iter().any(|entry| {
+            entry.lane == lane
+                && entry.leader_epoch == epoch
+                && seq >= entry.from
+                && entry.to.is_none_or(|to| seq < to)
+        })
     }
 
     /// The offset after the last that is in segments; `None` where none is.

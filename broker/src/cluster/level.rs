@@ -17,6 +17,9 @@ pub const FIRST: i16 = 1;
 /// What this build knows.
 pub const NEWEST: i16 = 2;
 
+/// The level that brought segments.
+pub const SEGMENTS: i16 = 2;
+
 impl Image {
     /// The finalized level.
     pub fn level(&self) -> i16 {

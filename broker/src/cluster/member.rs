@@ -14,11 +14,12 @@ use bytes::Bytes;
 use tidemark_proto::id::{ClusterId, Life, Position};
 use tidemark_tiering::bucket::{Kind, Patience, Span};
 use tidemark_tiering::format::Damage;
-use tidemark_tiering::keys::{self, Name};
+use tidemark_tiering::keys;
 use tidemark_tiering::witness::{Sight, saw};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::bystander::newest_snapshot;
 use super::election::{Reader, Step, Verdict};
 use super::image::Image;
 use super::log::{self, Object, SealFound};
@@ -155,15 +156,9 @@ impl Member {
 
     /// `true` if it owns the next generation.
     async fn list(&mut self, at: Position) -> Result<bool, Alarm> {
-        let after = keys::snapshot(at);
-        let folder = keys::SNAPSHOTS;
-        let listed = self.shared.bucket.list(Kind::Snapshot, folder, Some(&after), Patience::Forever).await;
-        let listed = listed.map_err(|error| Alarm(error.to_string()))?;
-        let newest = listed.iter().filter_map(|object| match Name::parse(&object.key) {
-            Some(Name::Snapshot(at)) => Some(at),
-            _ => None,
-        });
-        match self.reader.listed(newest.max()) {
+        let newest = newest_snapshot(&self.shared.bucket, at, Patience::Forever).await;
+        let newest = newest.map_err(|error| Alarm(error.to_string()))?;
+        match self.reader.listed(newest) {
             Verdict::Restart => {
                 if self.judged.take().is_some() {
                     saw(Sight::VoidSeal);

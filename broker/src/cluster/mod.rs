@@ -4,6 +4,7 @@
 //! takeover of dead brokers' lanes, and the peer API. Knows no request, no record batch and no group.
 
 pub mod balance;
+pub mod bystander;
 mod check;
 pub mod command;
 pub mod election;

@@ -328,7 +328,7 @@ impl Owner {
             let old = node.and_then(|node| self.pending.broker(node));
             if let Some((node, epoch, old)) = old.map(|b| (b.node, b.epoch, b.life)) {
                 // A life that starts another epoch has dropped the old one's state itself.
-                let (dead, then) = (old == *life, Then::Register(command, tell));
+                let (dead, then) = (old == *life, Then::Register(Box::new(command), tell));
                 return self.start(Course { node, epoch, life: old, dead, then });
             }
         }
@@ -441,6 +441,12 @@ fn witness(record: &Record) {
         Record::CutCommitted { runs, .. } => {
             saw(Sight::LowRaised);
             saw_many(Sight::Cut, usize::from(!runs.is_empty()));
+        }
+        Record::RunsReplaced { drop, starts, carried, cleaned, .. } => {
+            saw_many(Sight::Compacted, usize::from(!cleaned.is_empty()));
+            saw_many(Sight::RunsReplaced, drop.len());
+            saw_many(Sight::Expired, starts.len());
+            saw_many(Sight::Carried, usize::from(carried.is_some()));
         }
         _ => {}
     }

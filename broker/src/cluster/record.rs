@@ -49,6 +49,15 @@ pub enum Scope {
     ClientMetrics(String),
 }
 
+/// States that would go with the runs that hold them, written down once more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// The checkpoint; it covers the runs named up to the version it says.
+    pub row: CheckpointRow,
+    /// Whose states it has: it is their home unless they have a newer one.
+    pub of: Vec<(TopicId, Vec<PartitionIndex>)>,
+}
+
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -210,6 +219,19 @@ pub enum Record {
         checkpoint: Option<CheckpointRow>,
         /// The checkpoint describes partitions assigned up to this version of the image.
         version: u64,
+    },
+    /// Runs are named no more: others stand for them, or nothing in them is needed (R18, R20).
+    RunsReplaced {
+        /// Named no more.
+        drop: Vec<Uuid>,
+        /// Named now.
+        add: Vec<RunRow>,
+        /// Log starts that rise with it.
+        starts: Vec<(TopicPartition, Offset)>,
+        /// What takeovers would have read of the dropped ones.
+        carried: Option<Carried>,
+        /// Where compaction has come to.
+        cleaned: Vec<(TopicPartition, Offset)>,
     },
     /// Producer ids below `next` are handed out.
     ProducerIdsAllocated {

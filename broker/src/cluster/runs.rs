@@ -25,6 +25,15 @@ pub struct RunIndex {
 }
 
 impl RunIndex {
+    /// All rows, whatever their order.
+    pub fn of<'a>(runs: impl Iterator<Item = &'a Arc<RunRow>>) -> RunIndex {
+        let mut sorted: Vec<&Arc<RunRow>> = runs.collect();
+        sorted.sort_by_key(|run| (run.committed, run.id));
+        let mut index = RunIndex::default();
+        sorted.into_iter().for_each(|run| index.insert(run));
+        index
+    }
+
     /// Takes a row in; they come in the order of their commits.
     pub fn insert(&mut self, run: &Arc<RunRow>) {
         Arc::make_mut(&mut self.committed).push(run.committed);

@@ -22,6 +22,7 @@ mod cuts;
 mod levels;
 mod moves;
 mod quotas;
+mod runs;
 mod segments;
 mod starts;
 mod topics;
@@ -102,6 +103,9 @@ impl Image {
             Command::CommitCut { by, lane, low, runs, checkpoint, version } => {
                 let cut = cuts::Cut { by: *by, lane: *lane, low: *low, version: *version };
                 self.commit_cut(cut, runs, checkpoint.as_ref())
+            }
+            Command::ReplaceRuns { by, drop, add, starts, carried, cleaned } => {
+                self.replace_runs(*by, (drop, add), starts, carried.as_deref(), cleaned)
             }
             Command::NoteSwept { below } => {
                 let news = *below > self.swept && *below <= self.position;
@@ -273,6 +277,11 @@ impl Image {
         };
         let wrong = |(key, value): &(String, Option<String>)| check?(key, value.as_deref()).err();
         if let Some(why) = set.iter().find_map(wrong) {
+            return refuse(ErrorCode::InvalidConfig, why);
+        }
+        if let Scope::Topic(id) = scope
+            && let Err(why) = self.check_tiered_with(*id, set)
+        {
             return refuse(ErrorCode::InvalidConfig, why);
         }
         let drain = set.iter().rfind(|(key, _)| key == DRAIN).map(|(_, value)| value.as_deref());

@@ -9,14 +9,14 @@ mod snapshot;
 use bytes::Bytes;
 use prost::Message;
 use tidemark_proto::id::{
-    BrokerEpoch, BrokerId, Generation, LaneId, Life, Nonce, Offset, PartitionIndex, Position, ProducerId,
-    Seq, TopicId, TopicPartition,
+    BrokerEpoch, BrokerId, Generation, LaneId, Life, Nonce, PartitionIndex, Position, ProducerId, Seq,
+    TopicId, TopicPartition,
 };
 use tidemark_proto::rpc::meta::v1 as pb;
 use uuid::Uuid;
 
 use super::image::Link;
-use super::record::{Placed, Record, Scope};
+use super::record::{Carried, Placed, Record, Scope};
 
 /// The number of a record's kind in the schema: what its bytes begin with.
 pub(super) fn number_of(record: &Record) -> u64 {
@@ -266,6 +266,16 @@ fn record_to(record: &Record) -> pb::Record {
                 version: *version,
             })
         }
+        Record::RunsReplaced { drop, add, starts, carried, cleaned } => {
+            Kind::RunsReplaced(pb::RunsReplaced {
+                drop: drop.iter().copied().map(id_bytes).collect(),
+                add: add.iter().map(rows::run_to).collect(),
+                starts: rows::starts_to(starts),
+                carried: carried.as_ref().map(|c| rows::checkpoint_to(&c.row)),
+                homes: carried.as_ref().map(|c| rows::partitions_to(&c.of)).unwrap_or_default(),
+                cleaned: rows::starts_to(cleaned),
+            })
+        }
         Record::ProducerIdsAllocated { next } => {
             Kind::ProducerIdsAllocated(pb::ProducerIdsAllocated { next: next.0 })
         }
@@ -276,16 +286,9 @@ fn record_to(record: &Record) -> pb::Record {
                 .map(|(key, value)| pb::Config { key: key.clone(), value: value.clone() })
                 .collect(),
         }),
-        Record::LogStartsMoved { starts } => Kind::LogStartsMoved(pb::LogStartsMoved {
-            starts: starts
-                .iter()
-                .map(|(tp, offset)| pb::LogStart {
-                    topic: topic_bytes(tp.topic),
-                    partition: tp.partition.0,
-                    offset: offset.0,
-                })
-                .collect(),
-        }),
+        Record::LogStartsMoved { starts } => {
+            Kind::LogStartsMoved(pb::LogStartsMoved { starts: rows::starts_to(starts) })
+        }
         Record::QuotasSet { entity, set } => {
             let set = set.iter().map(|(key, rate)| (key.as_str(), *rate));
             Kind::QuotasSet(rows::quotas_to(entity, set))
@@ -366,6 +369,17 @@ fn record_from(record: pb::Record) -> Read<Record> {
             checkpoint: r.checkpoint.map(rows::checkpoint_from).transpose()?,
             version: r.version,
         },
+        Kind::RunsReplaced(r) => {
+            let row = r.carried.map(rows::checkpoint_from).transpose()?;
+            let of = rows::partitions_from(r.homes)?;
+            Record::RunsReplaced {
+                drop: r.drop.iter().map(|id| Ok(Uuid::from_bytes(array(id)?))).collect::<Read<_>>()?,
+                add: r.add.into_iter().map(rows::run_from).collect::<Read<_>>()?,
+                starts: rows::starts_from(r.starts)?,
+                carried: row.map(|row| Carried { row, of }),
+                cleaned: rows::starts_from(r.cleaned)?,
+            }
+        }
         Kind::SegmentsCommitted(r) => Record::SegmentsCommitted {
             of: partition_from(&r.topic, r.partition)?,
             rows: r.segments.into_iter().map(rows::segment_from).collect::<Read<_>>()?,
@@ -381,16 +395,7 @@ fn record_from(record: pb::Record) -> Read<Record> {
             scope: scope_from(r.scope)?,
             set: r.set.into_iter().map(|c| (c.key, c.value)).collect(),
         },
-        Kind::LogStartsMoved(r) => Record::LogStartsMoved {
-            starts: r
-                .starts
-                .into_iter()
-                .map(|s| {
-                    let (topic, partition) = (topic_id(&s.topic)?, PartitionIndex(s.partition));
-                    Ok((TopicPartition { topic, partition }, Offset(s.offset)))
-                })
-                .collect::<Read<_>>()?,
-        },
+        Kind::LogStartsMoved(r) => Record::LogStartsMoved { starts: rows::starts_from(r.starts)? },
         Kind::QuotasSet(r) => {
             let (entity, set) = rows::quotas_from(r)?;
             Record::QuotasSet { entity, set }

@@ -57,6 +57,12 @@ pub struct Broker {
     pub wal: Wal,
     /// When a lane's parcels are sorted into a run.
     pub cut: Cut,
+    /// `log.retention.check.interval.ms`.
+    pub retention_check: Duration,
+    /// When a partition's data becomes a segment.
+    pub offload: Offload,
+    /// Compaction.
+    pub cleaner: Cleaner,
     /// Bounds of memory and disk for reads.
     pub cache: Cache,
     /// `tidemark.*` timings of cluster and commit protocol.
@@ -111,6 +117,28 @@ pub struct Cut {
     pub bytes: u64,
     /// After this time.
     pub interval: Duration,
+}
+
+/// When a tiered partition's data becomes a segment (`tidemark.offload.*`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offload {
+    /// Bytes of a segment.
+    pub bytes: u64,
+    /// Time after which less than that will do.
+    pub after: Duration,
+    /// Between two looks.
+    pub check: Duration,
+}
+
+/// Compaction (`log.cleaner.*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cleaner {
+    /// Whether there is any.
+    pub enable: bool,
+    /// Least time between two looks for work.
+    pub backoff: Duration,
+    /// Bytes for the newest offset of each key.
+    pub memory_bytes: usize,
 }
 
 /// Bounds of memory and disk for reads.
@@ -227,6 +255,13 @@ impl Broker {
                 bytes: s.count("tidemark.cut.bytes") as u64,
                 interval: millis(s, "tidemark.cut.ms"),
             },
+            retention_check: millis(s, "log.retention.check.interval.ms"),
+            offload: Offload {
+                bytes: s.count("tidemark.offload.bytes") as u64,
+                after: millis(s, "tidemark.offload.ms"),
+                check: millis(s, "tidemark.offload.check.ms"),
+            },
+            cleaner: cleaner(s),
             cache: Cache {
                 memory_bytes: s.count("tidemark.cache.memory.bytes"),
                 disk_bytes: if has_disk { s.count("tidemark.cache.disk.bytes") as u64 } else { 0 },
@@ -271,6 +306,7 @@ impl Broker {
         Ok(Broker {
             limits: limits(&settings)?,
             topic: Topic::defaults(&settings),
+            cleaner: cleaner(&settings),
             producer_expiration: millis(&settings, "producer.id.expiration.ms"),
             settings,
             ..self.clone()
@@ -419,6 +455,14 @@ fn timings(s: &Settings) -> Timings {
         moving: millis(s, "tidemark.move.timeout.ms"),
         balance: s.flag("auto.leader.rebalance.enable").then(|| millis(s, "tidemark.balance.ms")),
         delete_grace: millis(s, "tidemark.delete.grace.ms"),
+    }
+}
+
+fn cleaner(s: &Settings) -> Cleaner {
+    Cleaner {
+        enable: s.flag("log.cleaner.enable"),
+        backoff: millis(s, "log.cleaner.backoff.ms"),
+        memory_bytes: s.count("log.cleaner.dedupe.buffer.size"),
     }
 }
 

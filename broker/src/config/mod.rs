@@ -17,7 +17,7 @@ pub mod short_id;
 mod table;
 mod topic;
 
-pub use broker::{Broker, Cache, Cut, Group, Timings, Wal};
+pub use broker::{Broker, Cache, Cut, Group, Offload, Timings, Wal};
 pub use client_metrics::{ClientFacts, Subscription, check_client_metrics};
 pub use describe::{
     ConfigRow, ConfigSource, ConfigSynonym, broker_rows, client_metrics_rows, group_rows, topic_rows,

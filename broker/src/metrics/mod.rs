@@ -10,6 +10,7 @@ mod samples;
 pub mod sources;
 pub mod table;
 mod topics;
+mod upkeep;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use process::{Idle, process};
 pub use requests::{Answered, Requests};
 pub use samples::{Labels, Samples};
 pub use topics::Topics;
+pub use upkeep::Upkeep;
 
 /// Adds what its owner knows.
 pub type Source = Box<dyn Fn(&mut Samples) + Send + Sync>;
@@ -44,6 +46,8 @@ pub struct Metrics {
     pub requests: Requests,
     /// By topic.
     pub topics: Topics,
+    /// Of runs.
+    pub upkeep: Upkeep,
     sources: RwLock<Vec<Source>>,
     askers: RwLock<Vec<Asker>>,
 }

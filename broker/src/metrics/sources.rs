@@ -1,8 +1,9 @@
 //! Sources: how the parts of a broker show what they know.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tidemark_proto::id::BrokerId;
+use tidemark_proto::id::{BrokerId, TopicId};
 use tidemark_tiering::bucket::{Bucket, Kind, MeterRow, Outcome, Seconds, Verb};
 
 use super::Samples;
@@ -14,6 +15,7 @@ use crate::near;
 use crate::partition::fetching::Fetching;
 use crate::partition::{Row, Vitals};
 use crate::server::Server;
+use crate::upkeep::offload::is_tiered;
 
 /// The bucket's requests, bytes, dollars and times.
 pub fn bucket(bucket: &Bucket, into: &mut Samples) {
@@ -81,6 +83,20 @@ pub fn near(counts: near::Counts, into: &mut Samples) {
         ("tidemark_near_plans_given", counts.answered),
     ] {
         into.set(name, value as f64);
+    }
+}
+
+/// The runs that the metadata names.
+pub fn runs(image: &Image, into: &mut Samples) {
+    let mut levels = std::collections::BTreeMap::from([(0, (0_u64, 0_u64))]);
+    for run in image.runs() {
+        let (count, bytes) = levels.entry(run.level).or_default();
+        (*count, *bytes) = (*count + 1, *bytes + run.bytes);
+    }
+    for (level, (count, bytes)) in levels {
+        let labels = || vec![("level", level.to_string())];
+        into.add("tidemark_runs", labels(), count as f64);
+        into.add("tidemark_runs_bytes", labels(), bytes as f64);
     }
 }
 
@@ -251,6 +267,27 @@ pub fn cluster(image: &Image, node: BrokerId, is_controller: bool, healthy: bool
         ("kafka_controller_kafkacontroller_fencedbrokercount", dead),
     ] {
         into.set(name, value as f64);
+    }
+}
+
+/// The segments of partitions that `node` leads, and what is not in one yet, by topic.
+pub fn tier(image: &Image, node: BrokerId, lag: &BTreeMap<TopicId, u64>, into: &mut Samples) {
+    for topic in image.topics() {
+        let led = || topic.partitions().filter(|(_, p)| p.leader == Some(node) && p.segments.is_some());
+        let is_led = topic.partitions.iter().any(|p| p.leader == Some(node));
+        if led().next().is_none() && !(is_led && is_tiered(topic)) {
+            continue;
+        }
+        let rows = || led().flat_map(|(_, p)| p.segments().iter());
+        let deleting = rows().filter(|row| !row.state.is_readable()).count();
+        for (name, value) in [
+            ("kafka_server_brokertopicmetrics_remotelogsizebytes", rows().map(|row| row.bytes).sum::<u64>()),
+            ("kafka_server_brokertopicmetrics_remotelogmetadatacount", rows().count() as u64),
+            ("kafka_server_brokertopicmetrics_remotecopylagbytes", lag.get(&topic.id).copied().unwrap_or(0)),
+            ("kafka_server_brokertopicmetrics_remotedeletelagsegments", deleting as u64),
+        ] {
+            into.add(name, vec![("topic", topic.name.to_string())], value as f64);
+        }
     }
 }
 

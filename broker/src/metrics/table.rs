@@ -84,6 +84,19 @@ pub const ROWS: &[Row] = &[
         "kafka_server_brokertopicmetrics_remotedeleteerrors",
         "Deletes in the bucket without a clear answer",
     ),
+    gauge(
+        "kafka_server_brokertopicmetrics_remotelogsizebytes",
+        "Bytes of the segments of partitions led here",
+    ),
+    gauge("kafka_server_brokertopicmetrics_remotelogmetadatacount", "Segments of partitions led here"),
+    gauge(
+        "kafka_server_brokertopicmetrics_remotecopylagbytes",
+        "Bytes of tiered topics' partitions led here that no segment holds yet, as of the last look",
+    ),
+    gauge(
+        "kafka_server_brokertopicmetrics_remotedeletelagsegments",
+        "Segments of partitions led here whose objects are being deleted",
+    ),
     // ReplicaManager.
     gauge("kafka_server_replicamanager_partitioncount", "Partitions on this broker"),
     gauge("kafka_server_replicamanager_leadercount", "Partitions this broker leads"),
@@ -217,6 +230,19 @@ pub const ROWS: &[Row] = &[
         "Parcels a takeover would read; at 512 producers wait for a cut",
     ),
     gauge("tidemark_lane_longest_wait_seconds", "How long a parcel may stay open at present"),
+    gauge("tidemark_runs", "Runs that the metadata names, by level"),
+    gauge("tidemark_runs_bytes", "Bytes of runs that the metadata names, by level"),
+    counter("tidemark_runs_reclaimed", "Runs un-named by this broker because nobody needed anything in them"),
+    counter("tidemark_runs_reclaimed_bytes", "Bytes of those runs"),
+    counter("tidemark_merges", "Merges of runs that this broker has committed"),
+    counter("tidemark_merges_read_bytes", "Bytes of runs that were merged"),
+    counter("tidemark_merges_written_bytes", "Bytes of runs that came of it"),
+    counter("tidemark_compactions", "Commits of this broker that replaced runs by compacted ones"),
+    counter("tidemark_compactions_read_bytes", "Bytes of runs that were compacted"),
+    counter(
+        "tidemark_compactions_written_bytes",
+        "Bytes of runs that came of it; both with what else lay in them",
+    ),
     gauge("tidemark_partitions_opening", "Partitions being recovered"),
     // The process.
     counter("process_cpu_seconds", "Processor time, user and system"),

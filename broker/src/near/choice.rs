@@ -33,7 +33,7 @@ pub fn nearest(
         return None;
     }
     let serves = |node: &BrokerId| {
-        let stays = image.broker(*node).is_some_and(|b| b.alive && !b.draining);
+        let stays = image.broker(*node).is_some_and(|b| b.alive) && !image.drains(*node);
         *node != seat.me && stays && there(*node) && image.endpoint(*node, seat.listener).is_some()
     };
     image.replicas(topic, partition).into_iter().find(serves)
@@ -55,8 +55,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::cluster::image::{Broker, Endpoint};
-    use crate::cluster::record::{Placed, Record};
+    use crate::cluster::image::{Broker, DRAIN, Endpoint};
+    use crate::cluster::record::{Placed, Record, Scope};
 
     const P: PartitionIndex = PartitionIndex(0);
     const TOPIC: TopicId = TopicId(Uuid::from_u128(7));
@@ -117,6 +117,10 @@ mod tests {
     fn a_broker_that_is_dead_leaves_or_is_out_of_the_clients_reach_is_not_chosen() {
         let draining = Broker { draining: true, ..broker(2, Some("b")) };
         assert_eq!(choose(&world(vec![broker(1, Some("a")), draining], 2), "b"), None);
+        let mut told = world(vec![broker(1, Some("a")), broker(2, Some("b"))], 2);
+        let set = vec![(DRAIN.to_owned(), Some("true".to_owned()))];
+        told.apply(&Record::ConfigSet { scope: Scope::Broker(Some(BrokerId(2))), set });
+        assert_eq!(choose(&told, "b"), None);
         let elsewhere = Broker { endpoints: Vec::new(), ..broker(2, Some("b")) };
         assert_eq!(choose(&world(vec![broker(1, Some("a")), elsewhere], 2), "b"), None);
         let dead = Broker { alive: false, ..broker(2, Some("b")) };

@@ -360,7 +360,7 @@ async fn a_parcel_is_fetched_once_by_a_replica_however_many_read_from_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_cut_has_taken_into_runs_is_served_by_replicas() {
-    let trio = Trio::open(3, &["tidemark.cut.parcels=4", "tidemark.cut.ms=500"]).await;
+    let trio = Trio::open(3, &["tidemark.cut.parcels=4", "tidemark.cut.ms=500", "log.retention.ms=-1"]).await;
     for at in 0..12 {
         trio.produce(&[at]).await;
     }

@@ -89,6 +89,13 @@ impl Base {
         Ok(true)
     }
 
+    /// Moves the log start up; never down, never beyond the end. The metadata has the last word on where the log starts,
+    /// and never names what was not durable.
+    pub fn raise_log_start(&mut self, to: Offset) {
+        self.log_start = self.log_start.max(to).min(self.end);
+        self.producers.forget_aborted(self.log_start);
+    }
+
     /// As runs and checkpoints carry it.
     pub fn to_state(&self) -> run::State {
         run::State {

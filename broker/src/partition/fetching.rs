@@ -124,11 +124,19 @@ impl Fetching {
             Source::Archived { from, until, appetite } => {
                 let Appetite { bytes_max, at_least_one } = appetite;
                 let want = Want { from, until, bytes_max, at_least_one };
-                if let Some(taken) = self.hot.take(tp, want).await {
+                // Where compaction has been a copy from before may hold what a deletion, dropped meanwhile, had deleted.
+                let is_clean = image.partition(tp).is_some_and(|p| from < p.cleaned);
+                if !is_clean && let Some(taken) = self.hot.take(tp, want).await {
                     return Ok(taken.pieces);
                 }
                 let read = self.archive.read(handle, image, tp, (from, until), appetite).await;
-                read.map_err(|e| code(&e))
+                match read {
+                    // What a fetch was planned on may be deleted before it is read.
+                    Err(Error::Gone { .. }) if self.archive.is_below_start(tp, from) => {
+                        Err(ErrorCode::OffsetOutOfRange)
+                    }
+                    read => read.map_err(|e| code(&e)),
+                }
             }
         }
     }

@@ -199,9 +199,7 @@ fn open(
             }
         }
     }
-    // The metadata has the last word on where the log starts; it never names what was not durable.
-    base.log_start = base.log_start.max(row.map_or(Offset(0), |p| p.log_start)).min(base.end);
-    base.producers.forget_aborted(base.log_start);
+    base.raise_log_start(row.map_or(Offset(0), |p| p.log_start));
     if index.archived_until().is_some() {
         saw(Sight::Recovered);
     }

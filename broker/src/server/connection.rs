@@ -101,11 +101,12 @@ pub async fn run(server: &Server, transport: Transport, peer: Arc<Peer>) {
     tokio::select! {
         biased;
         () = server.0.stop.cancelled() => {}
-        end = serve => report(server, &peer, end),
+        () = serve => {}
     }
 }
 
-/// Runs both loops; a lost client ends them at once, a closed one lets the writer finish.
+/// Runs both loops; a lost client ends them at once, a closed one lets the writer finish. The end is reported before
+/// the client can see it.
 async fn serve(
     server: &Server,
     peer: &Arc<Peer>,
@@ -114,13 +115,23 @@ async fn serve(
     sink: Sink,
     send: mpsc::Sender<Started>,
     receive: mpsc::Receiver<Started>,
-) -> End {
+) {
+    let mut outbox = Outbox::new(sink, &server.0.seams.tasks);
     let mut read = pin!(read_loop(server, peer, shared, source, send));
-    let mut write = pin!(write_loop(server, shared, sink, receive));
+    let end = both(&mut read, write_loop(server, shared, &mut outbox, receive)).await;
+    report(server, peer, end);
+    if outbox.is_empty() {
+        outbox.close().await;
+    }
+}
+
+/// How the connection ends of which these are the two loops.
+async fn both(read: impl Future<Output = End>, write: impl Future<Output = End>) -> End {
+    let (read, mut write) = (pin!(read), pin!(write));
     let end = tokio::select! {
         biased;
         end = &mut write => return end,
-        end = &mut read => end,
+        end = read => end,
     };
     match end {
         End::Lost(_) => end,
@@ -228,12 +239,11 @@ async fn begin_or_idle(
 async fn write_loop(
     server: &Server,
     shared: &Shared,
-    sink: Sink,
+    outbox: &mut Outbox,
     mut receive: mpsc::Receiver<Started>,
 ) -> End {
     let inner = &*server.0;
     let mut finishing = FuturesOrdered::new();
-    let mut outbox = Outbox::new(sink, &inner.seams.tasks);
     let mut leaving: VecDeque<Leaving> = VecDeque::new();
     let mut unread = Unread { server, bytes: 0 };
     let mut closing: Option<End> = None;
@@ -242,11 +252,9 @@ async fn write_loop(
     loop {
         if outbox.is_empty() {
             if let Some(end) = closing {
-                outbox.close().await;
                 return end;
             }
             if !more && finishing.is_empty() {
-                outbox.close().await;
                 return End::Closed;
             }
         }
@@ -266,7 +274,7 @@ async fn write_loop(
                         }
                         shared.mute(mute);
                         unread.add(frame.len());
-                        leaving.push_back(Leaving::new(&mut outbox, frame, api_key, slots));
+                        leaving.push_back(Leaving::new(outbox, frame, api_key, slots));
                     }
                 }
             }

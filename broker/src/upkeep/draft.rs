@@ -200,11 +200,5 @@ pub fn state_bytes(state: &State) -> usize {
 
 /// Whether a batch belongs to its partition's log: its topic is there and a chain entry covers it (R13).
 fn counts(image: &Image, lane: LaneId, seq: Seq, tp: TopicPartition, batch: &BatchEntry) -> bool {
-    let chain = image.partition(tp).map(|p| p.chain.as_slice()).unwrap_or_default();
-    chain.iter().any(|entry| {
-        entry.lane == lane
-            && entry.leader_epoch == batch.leader_epoch
-            && seq >= entry.from
-            && entry.to.is_none_or(|to| seq < to)
-    })
+    image.partition(tp).is_some_and(|partition| partition.covers(lane, seq, batch.leader_epoch))
 }

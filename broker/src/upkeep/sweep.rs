@@ -2,16 +2,17 @@
 //!
 //! R20: what is deleted was garbage before a grace and is garbage after it, by committed metadata: a parcel below
 //! its lane's low mark (late copies come back there), a run or checkpoint that nobody names and nobody can name any
-//! more, because its creator's epoch is over. R21: never a seal. At start and rarely after; the lowest broker alive
+//! more, because its creator's epoch is over, or because it is a cut of parcels that are cut. R21: never a seal. At start and rarely after; the lowest broker alive
 //! sweeps for the dead, each its own lane. Clocks and the store's dates decide nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemark_proto::id::{BrokerEpoch, LaneId, Seq};
+use tidemark_proto::id::{BrokerEpoch, LaneId, Seq, TopicPartition};
 use tidemark_tiering::bucket::{Bucket, Kind, Patience};
 use tidemark_tiering::error::Error;
 use tidemark_tiering::keys::{self, Name};
+use tidemark_tiering::run::Reader;
 use tidemark_tiering::upkeep::reclaim;
 
 use crate::cluster::command::Command;
@@ -30,6 +31,8 @@ pub struct Garbage {
     pub parcels: Vec<String>,
     /// Objects of runs, and checkpoints.
     pub unnamed: Vec<(Kind, String)>,
+    /// Objects of cuts whose parcels are below low marks: they were named, and are no more, or never will be.
+    pub past: Vec<String>,
     /// Dead lanes that were looked through.
     pub lanes: Vec<LaneId>,
 }
@@ -63,6 +66,7 @@ async fn sweep(node: &Node, image: &Image) -> Result<(), Error> {
     tokio::time::sleep(node.live.now().delete_grace()).await;
     let now = node.cluster.image();
     found.look_again(&now);
+    found.unnamed.extend(found.past.drain(..).map(|key| (Kind::Run, key)));
     let (parcels, unnamed) = (found.parcels.len(), found.unnamed.len());
     if parcels + unnamed > 0 {
         tracing::info!(parcels, unnamed, "sweeping what a crash left behind");
@@ -70,7 +74,7 @@ async fn sweep(node: &Node, image: &Image) -> Result<(), Error> {
     // A reader may have kept what a fetch met before it was un-named.
     found.parcels.iter().for_each(|key| node.fetching.reader().forget(key));
     node.bucket.delete(Kind::Parcel, found.parcels, Patience::Forever).await?;
-    for kind in [Kind::Run, Kind::Checkpoint] {
+    for kind in [Kind::Run, Kind::Checkpoint, Kind::Segment] {
         let of_kind = found.unnamed.iter().filter(|(is, _)| *is == kind).map(|(_, key)| key.clone());
         let keys: Vec<_> = of_kind.inspect(|key| node.fetching.reader().forget(key)).collect();
         node.bucket.delete(kind, keys, Patience::Forever).await?;
@@ -95,7 +99,8 @@ pub struct Sweeper {
 impl Garbage {
     /// Keeps what is garbage by a newer image, too. Low marks only rise.
     pub fn look_again(&mut self, image: &Image) {
-        self.unnamed.retain(|(_, key)| Name::parse(key).is_some_and(|name| is_unnamed(image, &name)));
+        self.unnamed.retain(|(_, key)| is_garbage(image, key));
+        self.past.retain(|key| Name::parse(key).is_some_and(|name| !is_named(image, &name)));
     }
 }
 
@@ -116,7 +121,16 @@ pub async fn look(bucket: &Bucket, image: &Image, sweeper: Sweeper) -> Result<Ga
         }
     }
     if sweeper.dead {
+        let runs = Reader::new(bucket.clone(), image.cluster());
         for object in bucket.list(Kind::Run, keys::RUNS, None, Patience::Forever).await? {
+            let Some(name) = Name::parse(&object.key) else { continue };
+            if is_unnamed(image, &name) {
+                found.unnamed.push((name.kind(), object.key));
+            } else if !is_named(image, &name) && is_cut(&runs, image, &name, &object.key).await {
+                found.past.push(object.key);
+            }
+        }
+        for object in bucket.list(Kind::Segment, keys::SEGMENTS, None, Patience::Forever).await? {
             if let Some(name) = Name::parse(&object.key).filter(|name| is_unnamed(image, name)) {
                 found.unnamed.push((name.kind(), object.key));
             }
@@ -125,15 +139,43 @@ pub async fn look(bucket: &Bucket, image: &Image, sweeper: Sweeper) -> Result<Ga
     Ok(found)
 }
 
-/// Whether an object of a run, or a checkpoint, is named by nobody, and never will be: only its creator may name it,
-/// and its epoch is over.
+/// Whether this is the object of a cut, and what it was cut from is below low marks: no commit may name it any more. One
+/// that cannot be read is left alone.
+async fn is_cut(runs: &Reader, image: &Image, name: &Name, key: &str) -> bool {
+    if !matches!(name, Name::Run { level: 0, .. }) {
+        return false;
+    }
+    let Ok(root) = runs.root(key).await else { return false };
+    // A lane that `image` does not know is forgotten, or so new that the listing has seen more of it.
+    let is_past = |lane: &LaneId, to: Seq| match image.lane(*lane) {
+        Some(row) => to <= row.low,
+        None => is_over(image, lane.epoch),
+    };
+    root.lanes.iter().all(|(lane, _, to)| is_past(lane, *to))
+}
+
+/// Whether an object of a run or of a segment, or a checkpoint, is named by nobody, and never will be: only its creator
+/// may name it, and its epoch is over.
 fn is_unnamed(image: &Image, name: &Name) -> bool {
-    let named = match name {
+    !is_named(image, name) && name.creator().is_some_and(|creator| is_over(image, creator))
+}
+
+/// The same of an object by its key.
+pub(super) fn is_garbage(image: &Image, key: &str) -> bool {
+    Name::parse(key).is_some_and(|name| is_unnamed(image, &name))
+}
+
+/// Whether an object is named, or none that is swept.
+fn is_named(image: &Image, name: &Name) -> bool {
+    match name {
         Name::Run { id, .. } => image.run(*id).is_some(),
         Name::Checkpoint { id } => image.checkpoint(*id).is_some(),
-        _ => return false,
-    };
-    !named && name.creator().is_some_and(|creator| is_over(image, creator))
+        Name::Segment { segment, .. } => {
+            let of = TopicPartition { topic: segment.topic_id, partition: segment.partition };
+            image.segments(of).iter().any(|row| row.id == segment.id)
+        }
+        _ => true,
+    }
 }
 
 fn is_over(image: &Image, epoch: BrokerEpoch) -> bool {
@@ -147,7 +189,11 @@ mod tests {
     use super::*;
     use crate::archive::tests::{History, tp};
     use crate::cluster::record::Record;
+    use tidemark_proto::id::Offset;
+    use tidemark_tiering::keys::{SegmentName, SegmentPart};
+    use tidemark_tiering::segment::Row;
     use tidemark_tiering::upkeep::cut;
+    use uuid::Uuid;
 
     const ALL: Sweeper = Sweeper { own: None, dead: true };
 
@@ -209,6 +255,77 @@ mod tests {
         let found = look(&history.bucket, &history.image, ALL).await.expect("listed");
         assert_eq!(found.parcels, [keys::parcel(&old, Seq(0))]);
         assert!(!history.image.is_forgettable(old), "it holds what is not in runs");
+    }
+
+    #[tokio::test]
+    async fn a_cut_that_was_replaced_is_found_while_its_creator_lives_and_one_to_be_named_is_spared() {
+        let mut history = History::new(1);
+        history.cut(&[tp(1, 0)], true).await;
+        let before = history.image.clone();
+        history.cut(&[tp(1, 0)], true).await;
+        let runs: Vec<_> = history.image.runs().map(|run| (run.committed, run.id, run.key.clone())).collect();
+        let (_, first, key) = runs.into_iter().min().expect("two");
+        let record = Record::RunsReplaced {
+            drop: vec![first],
+            add: vec![],
+            starts: vec![],
+            carried: None,
+            cleaned: vec![],
+        };
+        history.image.apply(&record);
+        let found = look(&history.bucket, &history.image, ALL).await.expect("listed");
+        assert_eq!((found.past, found.unnamed), (vec![key], vec![]));
+        let found = look(&history.bucket, &before, ALL).await.expect("listed");
+        assert_eq!(found, Garbage::default(), "its commit is on the way");
+    }
+
+    #[tokio::test]
+    async fn a_first_cut_of_a_broker_that_came_after_the_image_is_spared() {
+        let mut history = History::new(1);
+        history.cut(&[tp(1, 0)], true).await;
+        let before = history.image.clone();
+        history.restart();
+        history.cut(&[tp(1, 0)], true).await;
+        let found = look(&history.bucket, &before, ALL).await.expect("listed");
+        assert_eq!(found, Garbage::default(), "its commit is on the way (seed 160519742)");
+    }
+
+    #[tokio::test]
+    async fn a_segment_that_was_never_named_goes_when_its_creator_is_over_and_one_that_has_a_row_never() {
+        let mut history = History::new(1);
+        let of = tp(1, 0);
+        let ids = [(); 2].map(|()| keys::fresh_id(history.lane.epoch, &history.seams.entropy));
+        let parts = |id| {
+            let (topic, topic_id, partition, base) = ("t1".to_owned(), of.topic, of.partition, Offset(0));
+            let name = SegmentName { topic, topic_id, partition, base, id };
+            SegmentPart::ALL.map(|part| keys::segment(&name, part))
+        };
+        for key in ids.into_iter().flat_map(parts) {
+            history.bucket.place(Kind::Segment, &key, &vec![0; 200].into(), 0).await;
+        }
+        let [lost, named] = ids;
+        let row = Row { id: named, last: Offset(9), bytes: 200, ..Row::default() };
+        history.image.apply(&Record::SegmentsCommitted { of, rows: vec![row] });
+        let found = look(&history.bucket, &history.image, ALL).await.expect("listed");
+        assert_eq!(found, Garbage::default(), "its commit may be on the way");
+        history.restart();
+        let unnamed = async |history: &History| -> Vec<String> {
+            let found = look(&history.bucket, &history.image, ALL).await.expect("listed");
+            assert!(found.unnamed.iter().all(|(kind, _)| *kind == Kind::Segment));
+            let mut keys: Vec<_> = found.unnamed.into_iter().map(|(_, key)| key).collect();
+            keys.sort();
+            keys
+        };
+        let sorted = |ids: &[Uuid]| -> Vec<String> {
+            let mut keys: Vec<String> = ids.iter().copied().flat_map(parts).collect();
+            keys.sort();
+            keys
+        };
+        assert_eq!(unnamed(&history).await, sorted(&[lost]));
+        history.image.apply(&Record::SegmentsRetired { of, ids: vec![named] });
+        assert_eq!(unnamed(&history).await, sorted(&[lost]), "who retired it deletes it");
+        history.image.apply(&Record::SegmentsForgotten { of, ids: vec![named] });
+        assert_eq!(unnamed(&history).await, sorted(&[lost, named]), "what came late");
     }
 
     #[tokio::test]

@@ -17,18 +17,15 @@ owner any more.
 """
 import argparse
 import random
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from world import S3, Broker, Bucket, Proxy, Score, Trouble, wait_for
+from world import S3, Broker, Bucket, Proxy, Trouble, scored, wait_for
 
 TOPIC = "chaos"
 FAULTS = {
@@ -289,7 +286,7 @@ def run(args, score, directory, on_end):
     cluster = Cluster(args, bucket, directory)
     on_end.append(cluster.end)
     if not (score.check("start", cluster.start) and score.check("create the topic", cluster.create_topic)):
-        return cluster
+        return cluster.brokers
     if proxy and not args.calm:
         proxy.faults(**FAULTS)
     load = Load(cluster.bootstrap, args.partitions, args.rate, args.delivery_timeout * 1000)
@@ -318,7 +315,7 @@ def run(args, score, directory, on_end):
     print(f"largest resident set before a blow: {cluster.peak_mib:.0f} MiB")
     if args.blow == "drain":
         print(f"longest time between two acks of a partition in a drain: {cluster.worst_gap * 1000:.0f} ms")
-    return cluster
+    return cluster.brokers
 
 
 def main():
@@ -343,21 +340,7 @@ def main():
     if args.bucket == "s3" and not args.bench:
         parser.error("--bucket s3 needs --bench, the binary that is the fault proxy")
     args.seed = random.randrange(1 << 32) if args.seed is None else args.seed
-    directory = Path(tempfile.mkdtemp(prefix="tidemark-chaos-"))
-    print(f"seed {args.seed}, in {directory}", flush=True)
-    score, on_end = Score(), []
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        cluster = run(args, score, directory, on_end)
-        if score.failed:
-            for broker in cluster.brokers:
-                print(f"--- the end of {broker.log}\n{broker.child.tail(40) if broker.child else ''}", file=sys.stderr)
-    finally:
-        for end in reversed(on_end):
-            end()
-        if not args.keep:
-            shutil.rmtree(directory, ignore_errors=True)
-    return score.close()
+    return scored("chaos", lambda *given: run(args, *given), args.keep, f"seed {args.seed}, ")
 
 
 if __name__ == "__main__":

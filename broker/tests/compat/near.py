@@ -6,32 +6,19 @@ group of its own; who served them, and what that cost the bucket. Metrics of the
   near.py --tidemark target/debug/tidemark --java JARS           Kafka's own console consumer too
 """
 import argparse
-import re
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from world import HERE, S3, Broker, Bucket, Trouble, wait_for
+from world import HERE, S3, Broker, Bucket, Trouble, metrics, total, wait_for
 
 TOPIC, RECORD = "near", 10_000
 SELECTOR = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
-
-
-def metrics(broker):
-    """The broker's metrics: name with labels → value."""
-    (at,) = re.findall(r"http://(\S+)/metrics", broker.log.read_text())[-1:]
-    text = urllib.request.urlopen(f"http://{at}/metrics", timeout=10).read().decode()
-    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
-
-
-def total(found, name, *labels):
-    return sum(v for key, v in found.items() if key.split("{")[0] == name and all(label in key for label in labels))
 
 
 def seen(broker):

@@ -11,18 +11,14 @@ read back and compared with every ack.
 """
 import argparse
 import json
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import chaos
 from chaos import Follower, Load, compare, read_all
 from confluent_kafka.admin import AdminClient, NewTopic
-from world import HERE, Broker, Bucket, Score, Trouble, wait_for
+from world import HERE, Broker, Bucket, Trouble, scored, wait_for
 
 PARTITIONS, RATE = 6, 500
 FEATURE = "tidemark.version"
@@ -127,21 +123,7 @@ def main():
     parser.add_argument("--level", type=int, default=2, help=f"the {FEATURE} that the newer one brings")
     parser.add_argument("--keep", action="store_true", help="keep the directory")
     args = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="tidemark-rolling-"))
-    print(f"in {directory}", flush=True)
-    score, on_end = Score(), []
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        brokers = run(args, score, directory, on_end)
-        if score.failed:
-            for broker in brokers:
-                print(f"--- the end of {broker.log}\n{broker.child.tail(40) if broker.child else ''}", file=sys.stderr)
-    finally:
-        for end in reversed(on_end):
-            end()
-        if not args.keep:
-            shutil.rmtree(directory, ignore_errors=True)
-    return score.close()
+    return scored("rolling", lambda *given: run(args, *given), args.keep)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,8 @@ import argparse
 import datetime
 import random
 import re
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -33,7 +31,7 @@ from client import Client
 from history import History
 from hosts import BUCKET, Hosts
 from roster import command_of
-from world import S3, Broker, Bucket, Proxy, Score, Trouble, wait_for
+from world import S3, Broker, Bucket, Proxy, Trouble, scored, wait_for
 
 TOPIC = "storm"
 GUST_S = 10.0
@@ -419,7 +417,7 @@ def quantiles(name, seconds):
 def run(args, score, directory, on_end):
     storm = Storm(args, directory, on_end)
     if not (score.check("start", storm.start) and score.check("load flows", storm.populate)):
-        return storm
+        return storm.brokers
     blows = args.blows.split(",")
     for n in range(args.rounds):
         name = blows[n % len(blows)]
@@ -432,7 +430,7 @@ def run(args, score, directory, on_end):
     if storm.detected:
         quantiles("kill, from its detection on", storm.detected)
     print(f"faults injected: {storm.proxy.counters()['faults']}")
-    return storm
+    return storm.brokers
 
 
 def main():
@@ -456,21 +454,7 @@ def main():
     if unknown := set(args.blows.split(",")) - set(BLOWS):
         parser.error(f"no such blow: {', '.join(sorted(unknown))}")
     args.seed, args.built = args.seed or random.randrange(1 << 32), args.built.absolute()
-    directory = Path(tempfile.mkdtemp(prefix="tidemark-storm-"))
-    print(f"seed {args.seed}, in {directory}", flush=True)
-    score, on_end = Score(), []
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        storm = run(args, score, directory, on_end)
-        if score.failed:
-            for broker in storm.brokers:
-                print(f"--- the end of {broker.log}\n{broker.child.tail(40) if broker.child else ''}", file=sys.stderr)
-    finally:
-        for end in reversed(on_end):
-            end()
-        if not args.keep:
-            shutil.rmtree(directory, ignore_errors=True)
-    return score.close()
+    return scored("storm", lambda *given: run(args, *given), args.keep, f"seed {args.seed}, ")
 
 
 if __name__ == "__main__":

@@ -7,15 +7,12 @@ is back: under-replicated and unavailable partitions, the quorum, features, a dr
 import argparse
 import json
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from tools import Tools as KafkaTools
-from world import Broker, Bucket, Score, Trouble, wait_for
+from world import Broker, Bucket, Trouble, scored, wait_for
 
 PATIENCE_S = 30
 
@@ -153,7 +150,7 @@ def run(args, score, directory, on_end):
     views = Views(args, directory)
     on_end.extend(broker.end for broker in views.brokers)
     if not score.check("three brokers", views.start):
-        return views
+        return views.brokers
     score.check("nothing is under-replicated or unavailable", views.all_well)
     score.check("the quorum is the living brokers", lambda: views.quorum([1, 2, 3]))
     score.check("features are told, and a level does not go down", views.features)
@@ -166,7 +163,7 @@ def run(args, score, directory, on_end):
     score.check("nothing is under-replicated any more", views.all_well)
     score.check("a broker is drained, starts again, and leads again when told", views.drain)
     score.check("a cancelled reassignment gives back what was assigned", views.cancel)
-    return views
+    return views.brokers
 
 
 def main():
@@ -175,21 +172,7 @@ def main():
     parser.add_argument("--jars", required=True, help="where java/kafka-jars put Kafka's jars")
     parser.add_argument("--keep", action="store_true", help="keep the directory")
     args = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="tidemark-views-"))
-    print(f"in {directory}", flush=True)
-    score, on_end = Score(), []
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        views = run(args, score, directory, on_end)
-        if score.failed:
-            for broker in views.brokers:
-                print(f"--- the end of {broker.log}\n{broker.child.tail(20) if broker.child else ''}", file=sys.stderr)
-    finally:
-        for end in reversed(on_end):
-            end()
-        if not args.keep:
-            shutil.rmtree(directory, ignore_errors=True)
-    return score.close()
+    return scored("views", lambda *given: run(args, *given), args.keep)
 
 
 if __name__ == "__main__":

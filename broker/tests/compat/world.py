@@ -9,6 +9,7 @@ import hmac
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -312,6 +314,18 @@ class ApacheKafka:
             self.child.end(signal.SIGKILL)
 
 
+def metrics(broker):
+    """The broker's metrics: name with labels → value."""
+    (at,) = re.findall(r"http://(\S+)/metrics", broker.log.read_text())[-1:]
+    text = urllib.request.urlopen(f"http://{at}/metrics", timeout=10).read().decode()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+
+
+def total(found, name, *labels):
+    """The sum over a metric's values whose labels hold all of these."""
+    return sum(v for key, v in found.items() if key.split("{")[0] == name and all(label in key for label in labels))
+
+
 def answers(address):
     """Whether a Kafka broker answers ApiVersions there."""
     host, _, port = address.rpartition(":")
@@ -323,6 +337,26 @@ def answers(address):
             return connection.recv(8)[4:8] == b"\0\0\0\1"
     except OSError:
         return False
+
+
+def scored(name, run, keep=False, told=""):
+    """Runs `run(score, directory, on_end)` in a fresh directory and ends what it started; it gives its brokers, whose logs
+    are shown where a check failed. Gives the exit code."""
+    directory = Path(tempfile.mkdtemp(prefix=f"tidemark-{name}-"))
+    print(f"{told}in {directory}", flush=True)
+    score, on_end = Score(), []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        brokers = run(score, directory, on_end)
+        if score.failed:
+            for broker in brokers:
+                print(f"--- the end of {broker.log}\n{broker.child.tail(40) if broker.child else ''}", file=sys.stderr)
+    finally:
+        for end in reversed(on_end):
+            end()
+        if not keep:
+            shutil.rmtree(directory, ignore_errors=True)
+    return score.close()
 
 
 class Score:

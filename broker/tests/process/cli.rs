@@ -119,6 +119,35 @@ fn lines_become_records_and_records_lines() {
 }
 
 #[test]
+fn a_range_is_exported_as_kafkas_files_and_as_lines_and_nothing_is_written_over() {
+    let house = House::new();
+    house.says("topics create t -p 1");
+    for line in ["one\n", "two\n", "three\n"] {
+        house.feed("produce t --acks all -q", line);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().display();
+    let said = house.says(&format!("export t --dir {into} --segment-bytes 1"));
+    assert!(said.starts_with("t-0: offsets 0 to 2 in 3 files, "), "{said}");
+    let first = folder.path().join("t-0/00000000000000000000.log");
+    let third = folder.path().join("t-0/00000000000000000002.log");
+    let bytes = std::fs::read(&third).unwrap();
+    assert_eq!((bytes[..8].to_vec(), bytes[16]), (2i64.to_be_bytes().to_vec(), 2), "a batch of its offset");
+    assert!(folder.path().join("t-0/00000000000000000002.index").exists() && first.exists());
+    house.fails(&format!("export t --dir {into}"), 1, &["cannot write", "00000000000000000000.log"]);
+    let said = house.says(&format!("export t --dir {into} --format json --from 1 --to 2"));
+    assert!(said.starts_with("t-0: offsets 1 to 1 in 1 files"), "{said}");
+    let lines = std::fs::read_to_string(folder.path().join("t-0.jsonl")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(lines.trim()).unwrap();
+    assert_eq!((line["value"].as_str(), line["offset"].as_i64()), (Some("two"), Some(1)));
+    let said = house.says(&format!("export t --dir {into} --format parquet"));
+    assert!(said.starts_with("t-0: offsets 0 to 2 in 1 files"), "{said}");
+    let table = std::fs::read(folder.path().join("t-0.parquet")).unwrap();
+    assert!(table.starts_with(b"PAR1") && table.ends_with(b"PAR1"), "whole");
+    house.fails("export nope --dir x", 1, &["there is no topic nope"]);
+}
+
+#[test]
 fn a_follower_prints_what_comes_and_ends_well_on_ctrl_c_and_when_nobody_reads() {
     let house = House::new();
     house.says("topics create t -p 1");

@@ -25,6 +25,7 @@ mod full_disk;
 mod gateway;
 mod live_config;
 mod metrics;
+mod verify;
 
 const NOT_LEADER: i16 = 6;
 const TIDEMARK: &str = env!("CARGO_BIN_EXE_tidemark");
@@ -169,10 +170,19 @@ async fn connect(broker: &Broker) -> Client {
 }
 
 async fn create_topic(client: &Client, name: &str, partitions: i32) {
+    create_topic_with(client, name, partitions, &[]).await;
+}
+
+async fn create_topic_with(client: &Client, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+    let config = |(key, value): &(&str, &str)| create_topics_request::CreatableTopicConfig {
+        name: (*key).into(),
+        value: Some((*value).into()),
+    };
     let topic = create_topics_request::CreatableTopic {
         name: name.into(),
         num_partitions: partitions,
         replication_factor: 1,
+        configs: configs.iter().map(config).collect(),
         ..Default::default()
     };
     let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 5_000, ..Default::default() };

@@ -14,7 +14,7 @@ use tidemark_proto::kafka::messages::{FetchRequest, FindCoordinatorRequest, Offs
 use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::record::build::Builder;
 
-use crate::{Broker, connect, create_topic, produce, produce_request, send, sum};
+use crate::{Broker, connect, create_topic_with, produce, produce_request, send, sum};
 
 /// What some work of every kind moves up.
 const MOVED: &[&str] = &[
@@ -108,7 +108,7 @@ async fn commit(client: &Client) {
 /// Some of everything: good and refused batches and fetches, a group, a foreigner.
 async fn work(broker: &Broker) -> Client {
     let client = connect(broker).await;
-    create_topic(&client, "t", 2).await;
+    create_topic_with(&client, "t", 2, &[("remote.storage.enable", "true")]).await;
     for _ in 0..3 {
         assert_eq!(produce(&client, "t", 4_000).await, 0);
     }

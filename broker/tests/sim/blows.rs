@@ -9,6 +9,7 @@ use tidemark_tiering::bucket::faults::{Absence, Faulty, Weather};
 use tidemark_tiering::seam::Tasks;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::broker::Broker;
 use crate::net::{Net, Place};
 use crate::plan::{Course, Sky, fair, rough};
 use crate::world::World;
@@ -185,7 +186,7 @@ impl World {
 
     /// Some partitions are to be led by others, now that nobody has died; or those on their way stay after all.
     fn shift(&mut self, slot: usize) {
-        let node = self.brokers[slot].as_ref().and_then(|b| Some(b.running.lock().as_ref()?.node.clone()));
+        let node = self.brokers[slot].as_ref().and_then(Broker::node);
         let Some(node) = node else { return };
         self.count("blow: partitions moved");
         let image = node.cluster.image();

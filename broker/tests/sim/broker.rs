@@ -32,6 +32,13 @@ pub struct Broker {
     pub running: Arc<Mutex<Option<Running>>>,
 }
 
+impl Broker {
+    /// The node that it became.
+    pub fn node(&self) -> Option<Arc<Node>> {
+        Some(self.running.lock().as_ref()?.node.clone())
+    }
+}
+
 /// Where a broker is put.
 pub struct Place {
     /// Its slot: its node id is one more.

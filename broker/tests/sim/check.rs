@@ -1,11 +1,12 @@
 //! The history checker: what clients saw, judged after the run (reliability.md §A).
 //!
-//! Knows only what crossed the wire. Every offset holds a record here: there is no compaction and no transaction.
+//! Knows only what crossed the wire. Every offset holds a record here, but in the compacted topic; there is no transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::history::{Ending, Event, Record, Value};
+use crate::history::{Ending, Event, Log, Record, Value};
+use crate::workload::COMPACTED;
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,10 @@ struct Partition {
     hws: BTreeMap<u32, i64>,
     ends: BTreeMap<u32, i64>,
     commits: Vec<(u64, i64)>,
+    /// When each value was first sent.
+    sent: BTreeMap<Value, u64>,
+    /// Where readers were told that nothing is, though their high watermark was at or above.
+    below: Vec<(u32, i64, i64)>,
     found: Vec<Violation>,
 }
 
@@ -83,9 +88,9 @@ impl Partition {
         }
     }
 
-    fn read(&mut self, client: u32, asked: i64, records: &[Record], hw: i64) {
+    fn read(&mut self, client: u32, asked: i64, records: &[Record], hw: i64, compacted: bool) {
         for (expected, record) in (asked..).zip(records) {
-            if record.offset != expected {
+            if record.offset < expected || (record.offset > expected && !compacted) {
                 let what =
                     format!("client {client} asked for {asked} and got {} after {expected}", record.offset);
                 self.note("int-poll-skip", what);
@@ -129,11 +134,24 @@ impl Partition {
         }
     }
 
-    /// The quiet read at the end: everything acknowledged is there once, dense, and in each producer's order.
-    fn finish(&mut self, records: &[Record]) {
+    /// Nothing below where the log had ended was refused that was still there when all was over, at `start`.
+    fn refused(&mut self, start: i64) {
+        if let Some((client, offset, hw)) = self.below.iter().find(|(_, offset, _)| *offset >= start).copied()
+        {
+            let what = format!("client {client} at {offset}, having seen high watermark {hw}");
+            self.note("spurious-out-of-range", what);
+        }
+    }
+
+    /// The quiet read at the end: everything acknowledged that is not deleted is there once, dense, and in each
+    /// producer's order; what is deleted was old.
+    fn finish(&mut self, log: &Log, kept: Option<(u64, u64)>) {
         let mut newest: BTreeMap<u32, u32> = BTreeMap::new();
         let mut seen = BTreeSet::new();
-        for (expected, record) in (0..).zip(records) {
+        if log.start > 0 && kept.is_none() {
+            self.note("poll-skip", format!("the log starts at {}, and nothing is ever deleted", log.start));
+        }
+        for (expected, record) in (log.start..).zip(&log.records) {
             let Record { offset, value, epoch } = *record;
             if offset != expected {
                 self.note("poll-skip", format!("offset {offset} stands where {expected} should"));
@@ -151,11 +169,65 @@ impl Partition {
                 self.note("reorder", what);
             }
         }
+        self.finish_lost(log, &seen, kept);
+    }
+
+    /// The quiet read of a compacted log: of each key the newest record that anybody ever had word of, and none at all
+    /// only where that one deletes it. Others may be there too, each at its offset, in each producer's order.
+    fn finish_compacted(&mut self, log: &Log) {
+        if log.start > 0 {
+            self.note("poll-skip", format!("the log starts at {}, and nothing is ever deleted", log.start));
+        }
+        let (mut newest, mut left): (BTreeMap<u32, u32>, BTreeMap<u32, i64>) = Default::default();
+        let mut before = -1;
+        for Record { offset, value, epoch } in log.records.iter().copied() {
+            self.stands(offset, value, "last read");
+            self.epoch(offset, epoch);
+            let number = newest.insert(value.producer, value.number);
+            if offset <= before || number.is_some_and(|number| number >= value.number) {
+                let what = format!("{value:?} at {offset} after {number:?} and offset {before}");
+                self.note("reorder", what);
+            }
+            before = offset;
+            left.insert(value.key(), offset);
+        }
+        let known: BTreeMap<u32, (i64, Value)> =
+            self.at.iter().map(|(offset, value)| (value.key(), (*offset, *value))).collect();
+        for (key, (offset, value)) in known {
+            let found = left.get(&key).copied();
+            if found != Some(offset) && !(found.is_none() && value.deletes()) {
+                let what = format!("key {key}: {value:?} at {offset} is its newest, {found:?} is there");
+                self.note("compaction-loss", what);
+            }
+        }
+        let last = self.acked.values().max().filter(|last| **last >= log.end).copied();
+        if let Some(last) = last {
+            self.note("lost-write", format!("the log ends at {}, and {last} was acknowledged", log.end));
+        }
+    }
+
+    fn finish_lost(&mut self, log: &Log, seen: &BTreeSet<Value>, kept: Option<(u64, u64)>) {
         let lost = self.acked.iter().filter(|(v, _)| !seen.contains(v)).map(|(v, o)| (*v, *o));
+        let young = |value: &Value| {
+            let sent = self.sent.get(value).copied().unwrap_or(0);
+            kept.is_none_or(|(ms, now)| sent + ms >= now)
+        };
+        let lost = lost.filter(|(value, offset)| *offset >= log.start || young(value));
         for (value, offset) in lost.take(5).collect::<Vec<_>>() {
             self.note("lost-write", format!("{value:?}, acknowledged at {offset}, is not in the log"));
         }
+        let last = self.acked.values().max().filter(|last| **last >= log.end).copied();
+        if let Some(last) = last {
+            self.note("lost-write", format!("the log ends at {}, and {last} was acknowledged", log.end));
+        }
     }
+}
+
+/// Whether a log is what it was before; where nothing is kept for ever, it may start later.
+fn is_same(before: &Log, after: &Log, may_expire: bool) -> bool {
+    let still = before.records.iter().filter(|record| record.offset >= after.start);
+    let starts = before.start == after.start || (may_expire && after.start > before.start);
+    starts && before.end == after.end && still.eq(&after.records)
 }
 
 /// Judges a run.
@@ -166,13 +238,17 @@ pub fn check(history: &[Event], ending: &Ending) -> Vec<Violation> {
     let mut found = Vec::new();
     for event in history {
         match event {
-            Event::Sent { partition, values } => sent.extend(values.iter().map(|v| (*partition, *v))),
+            Event::Sent { at, partition, values } => {
+                sent.extend(values.iter().map(|v| (*partition, *v)));
+                let p = partitions.entry(*partition).or_default();
+                p.sent.extend(values.iter().map(|v| (*v, *at)));
+            }
             Event::Acked { at, partition, values, base } => {
                 partitions.entry(*partition).or_default().acked(*at, values, *base);
             }
             Event::Read { client, partition, asked, records, hw } => {
                 let p = partitions.entry(*partition).or_default();
-                p.read(*client, *asked, records, *hw);
+                p.read(*client, *asked, records, *hw, *partition == COMPACTED);
                 for record in records.iter().filter(|r| !sent.contains(&(*partition, r.value))) {
                     p.note("phantom", format!("{:?} was read and never sent", record.value));
                 }
@@ -181,8 +257,7 @@ pub fn check(history: &[Event], ending: &Ending) -> Vec<Violation> {
                 let p = partitions.entry(*partition).or_default();
                 let hw = p.hws.get(client).copied().unwrap_or(0);
                 if *offset <= hw {
-                    let what = format!("client {client} at {offset}, having seen high watermark {hw}");
-                    p.note("spurious-out-of-range", what);
+                    p.below.push((*client, *offset, hw));
                 }
             }
             Event::End { client, asked, partition, end } => {
@@ -206,10 +281,17 @@ pub fn check(history: &[Event], ending: &Ending) -> Vec<Violation> {
             Event::ProducerId { .. } => {}
         }
     }
-    for (partition, records) in &ending.records {
+    for (partition, log) in &ending.records {
         let p = partitions.entry(*partition).or_default();
-        p.finish(records);
-        if ending.again.get(partition).is_some_and(|again| again != records) {
+        if *partition == COMPACTED {
+            p.finish_compacted(log);
+            ending.again.get(partition).into_iter().for_each(|again| p.finish_compacted(again));
+            continue;
+        }
+        p.finish(log, ending.kept);
+        p.refused(ending.starts.get(partition).copied().unwrap_or(log.start));
+        let again = ending.again.get(partition);
+        if again.is_some_and(|again| !is_same(log, again, ending.kept.is_some())) {
             p.note(
                 "cold-start-equal",
                 "what was read before a cold start is not what was read after".to_owned(),
@@ -241,13 +323,42 @@ mod tests {
         of.iter().map(|(offset, value)| Record { offset: *offset, value: *value, epoch: 0 }).collect()
     }
 
+    fn log(start: i64, of: &[(i64, Value)]) -> Log {
+        Log { start, end: of.last().map_or(start, |(offset, _)| offset + 1), records: rows(of) }
+    }
+
     fn kinds(history: &[Event], last: &[(i64, Value)]) -> Vec<&'static str> {
-        let records = BTreeMap::from([(0, rows(last))]);
+        let records = BTreeMap::from([(0, log(0, last))]);
         check(history, &Ending { records, ..Ending::default() }).into_iter().map(|v| v.kind).collect()
     }
 
     fn read(asked: i64, records: Vec<Record>, hw: i64) -> Event {
         Event::Read { client: 1, partition: 0, asked, records, hw }
+    }
+
+    #[test]
+    fn a_compacted_log_has_the_newest_of_each_key_unless_that_deletes_it() {
+        // Of producer 1 the numbers 4 and 9 delete their keys, 4 and 2.
+        let acked = |number: u32| Event::Acked {
+            at: 1,
+            partition: COMPACTED,
+            values: vec![V(number)],
+            base: i64::from(number),
+        };
+        let history: Vec<Event> = (0..11).map(acked).collect();
+        let found = |offsets: &[i64]| -> Vec<&'static str> {
+            let rows: Vec<_> = offsets.iter().map(|at| (*at, V(*at as u32))).collect();
+            let log = Log { end: 11, ..log(0, &rows) };
+            let records = BTreeMap::from([(COMPACTED, log)]);
+            check(&history, &Ending { records, ..Ending::default() }).into_iter().map(|v| v.kind).collect()
+        };
+        assert!(found(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).is_empty());
+        assert!(found(&[4, 5, 6, 7, 8, 9, 10]).is_empty());
+        assert!(found(&[5, 6, 7, 8, 10]).is_empty(), "what deletes has gone too");
+        assert_eq!(found(&[5, 6, 8, 9, 10]), ["compaction-loss"], "a newest one is gone");
+        assert_eq!(found(&[0, 5, 6, 8, 9, 10]), ["compaction-loss"]);
+        assert_eq!(found(&[2, 5, 6, 7, 8, 10]), ["compaction-loss"], "what was deleted is back");
+        assert!(found(&[6, 5, 7, 8, 10]).contains(&"reorder"));
     }
 
     #[test]
@@ -257,18 +368,43 @@ mod tests {
 
     #[test]
     fn each_broken_promise_of_the_log_is_named() {
-        assert_eq!(kinds(&[acked(0, 0), acked(1, 1)], &[(0, V(0))]), ["lost-write"]);
+        assert_eq!(kinds(&[acked(0, 0), acked(1, 1)], &[(0, V(0))]), ["lost-write", "lost-write"]);
         assert!(kinds(&[acked(0, 0)], &[(0, V(0)), (1, V(0))]).contains(&"duplicate"));
         assert!(kinds(&[], &[(0, V(1)), (1, V(0))]).contains(&"reorder"));
         assert!(kinds(&[], &[(0, V(0)), (1, V(2))]).contains(&"reorder"), "a record was left out");
         assert!(kinds(&[], &[(0, V(0)), (2, V(1))]).contains(&"poll-skip"));
         assert!(kinds(&[], &[(1, V(0))]).contains(&"poll-skip"), "the log starts at 0");
         assert!(kinds(&[acked(0, 0)], &[(0, V(1))]).contains(&"inconsistent-offsets"));
-        let records = BTreeMap::from([(0, rows(&[(0, V(0))]))]);
-        let again = BTreeMap::from([(0, Vec::new())]);
+        let records = BTreeMap::from([(0, log(0, &[(0, V(0))]))]);
+        let again = BTreeMap::from([(0, Log::default())]);
         let found = check(&[], &Ending { records, again, ..Ending::default() });
         assert_eq!(found[0].kind, "cold-start-equal");
         assert_eq!(check(&[acked(0, 0)], &Ending::default())[0].kind, "unseen");
+    }
+
+    #[test]
+    fn what_retention_deleted_is_not_lost_unless_it_was_young_or_took_the_end_with_it() {
+        let sent = |number, at| Event::Sent { at, partition: 0, values: vec![V(number)] };
+        let history = [sent(0, 100), acked(0, 0), sent(1, 500), acked(1, 1)];
+        let found = |kept, log: Log, again: Log| -> Vec<&'static str> {
+            let (records, again) = (BTreeMap::from([(0, log)]), BTreeMap::from([(0, again)]));
+            let ending = Ending { records, again, kept, ..Ending::default() };
+            check(&history, &ending).into_iter().map(|v| v.kind).collect()
+        };
+        let (late, empty) = (log(1, &[(1, V(1))]), log(2, &[]));
+        assert!(found(Some((300, 600)), late.clone(), late.clone()).is_empty());
+        assert!(found(Some((300, 600)), late.clone(), empty.clone()).is_empty(), "more went since");
+        assert_eq!(found(Some((600, 600)), late.clone(), late.clone()), ["lost-write"], "young");
+        assert_eq!(found(Some((300, 600)), empty.clone(), empty.clone()), ["lost-write"], "young");
+        assert!(found(None, late.clone(), late.clone()).contains(&"poll-skip"));
+        assert_eq!(found(Some((300, 600)), late.clone(), log(0, &[])), ["cold-start-equal"]);
+        assert!(found(Some((1, 900)), log(0, &[]), log(0, &[])).contains(&"lost-write"), "the end is lost");
+        let below = Event::OutOfRange { client: 1, partition: 0, offset: 1 };
+        let mut told = history.to_vec();
+        told.extend([read(1, rows(&[(1, V(1))]), 2), below]);
+        let ending =
+            Ending { records: BTreeMap::from([(0, empty)]), kept: Some((1, 900)), ..Ending::default() };
+        assert!(check(&told, &ending).is_empty(), "it is below the start by now");
     }
 
     #[test]

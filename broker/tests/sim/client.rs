@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::history::Event;
 use crate::net::{Net, Place};
-use crate::workload::TOPIC;
+use crate::workload::{LATEST, TOPIC, partition_of};
 
 /// What all clients of a run share.
 #[derive(Clone)]
@@ -32,6 +32,8 @@ pub struct World {
     pub began: Instant,
     /// Ports to bootstrap from.
     pub ports: Vec<u16>,
+    /// Whether topics are tiered.
+    pub tiered: bool,
 }
 
 impl World {
@@ -107,16 +109,21 @@ impl Session {
     /// Asks any broker who leads what.
     pub async fn refresh(&mut self) -> bool {
         let port = self.any_port();
-        let topics = Some(vec![MetadataRequestTopic { name: Some(Text::from(TOPIC)), ..Default::default() }]);
+        let topic = |name: &str| MetadataRequestTopic { name: Some(Text::from(name)), ..Default::default() };
+        let topics = Some(vec![topic(TOPIC), topic(LATEST)]);
         let request = MetadataRequest { topics, ..Default::default() };
         let Some(response) = self.call(port, 12, &request).await else { return false };
         let ports: BTreeMap<i32, u16> =
             response.brokers.iter().map(|b| (b.node_id, u16::try_from(b.port).expect("a port"))).collect();
-        for partition in response.topics.iter().flat_map(|t| &t.partitions) {
-            match ports.get(&partition.leader_id) {
-                Some(port) => self.leaders.insert(partition.partition_index, *port),
-                None => self.leaders.remove(&partition.partition_index),
-            };
+        for topic in &response.topics {
+            let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
+            for partition in &topic.partitions {
+                let number = partition_of(&name, partition.partition_index);
+                match ports.get(&partition.leader_id) {
+                    Some(port) => self.leaders.insert(number, *port),
+                    None => self.leaders.remove(&number),
+                };
+            }
         }
         true
     }

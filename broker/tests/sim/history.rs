@@ -11,6 +11,21 @@ pub struct Value {
     pub number: u32,
 }
 
+/// Keys of the compacted topic.
+const KEYS: u32 = 7;
+
+impl Value {
+    /// Its key in a compacted topic; producers share them.
+    pub fn key(self) -> u32 {
+        self.number % KEYS
+    }
+
+    /// Whether it deletes that key.
+    pub fn deletes(self) -> bool {
+        (self.producer + self.number).is_multiple_of(5)
+    }
+}
+
 /// A record as it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -26,7 +41,7 @@ pub struct Record {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A batch was handed to the client library.
-    Sent { partition: i32, values: Vec<Value> },
+    Sent { at: u64, partition: i32, values: Vec<Value> },
     /// It was acknowledged at this base offset.
     Acked { at: u64, partition: i32, values: Vec<Value>, base: i64 },
     /// A fetch at `asked` answered: records, and the high watermark it came with.
@@ -45,13 +60,28 @@ pub enum Event {
     ProducerId { id: i64 },
 }
 
+/// A partition, read from its start to its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// Where it starts.
+    pub start: i64,
+    /// Where it ends.
+    pub end: i64,
+    /// What is in it.
+    pub records: Vec<Record>,
+}
+
 /// What a quiet client saw when all was over.
 #[derive(Clone, Debug, Default)]
 pub struct Ending {
     /// Every partition from its start.
-    pub records: BTreeMap<i32, Vec<Record>>,
+    pub records: BTreeMap<i32, Log>,
     /// The same after all brokers had died and started with empty disks.
-    pub again: BTreeMap<i32, Vec<Record>>,
+    pub again: BTreeMap<i32, Log>,
+    /// Where partitions started by the metadata when all was over.
+    pub starts: BTreeMap<i32, i64>,
+    /// How long data is kept, and when the first of these reads was over, in virtual milliseconds; `None`: for ever.
+    pub kept: Option<(u64, u64)>,
     /// The topics there are.
     pub topics: BTreeSet<String>,
 }

@@ -15,6 +15,7 @@ mod plan;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod races;
+mod steps;
 mod workload;
 mod world;
 
@@ -58,7 +59,17 @@ fn run(plan: Plan) -> Outcome {
 const RUNS: u64 = 6;
 
 /// What even these must have met: else they prove nothing.
-const MET: [&str; 4] = ["E7 election won", "R10 seal placed", "R11 lane ended", "R18 cut committed"];
+const MET: [&str; 9] = [
+    "E7 election won",
+    "R10 seal placed",
+    "R11 lane ended",
+    "R18 cut committed",
+    "R18 runs replaced",
+    "log start raised by retention",
+    "R18 segment committed",
+    "R27 segment read",
+    "compaction committed",
+];
 
 fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
@@ -108,6 +119,28 @@ fn same_seed_twice_gives_the_same_trace() {
         let (a, b) = (simulate(Plan::of(seed)), simulate(Plan::of(seed)));
         assert_eq!(a.trace, b.trace, "seed {seed}");
         assert!(a.acked > 0, "seed {seed} did nothing");
+    }
+}
+
+#[test]
+fn a_broker_that_dies_at_any_step_of_its_upkeep_loses_nothing_and_leaves_nothing() {
+    die_at_every_step(&steps::OF_RUNS, 0);
+}
+
+#[test]
+fn a_broker_that_dies_at_any_step_of_offloading_loses_nothing_and_leaves_nothing() {
+    die_at_every_step(&steps::OF_SEGMENTS, 2_000);
+}
+
+/// Alone, and with another to take over.
+fn die_at_every_step(table: &'static [steps::Step], offload_bytes: u64) {
+    for brokers in [1, 2] {
+        let plan = Plan::of_steps(table, offload_bytes, brokers);
+        let outcome = simulate(plan.clone());
+        tell(&plan, &outcome);
+        let deaths = outcome.counters.iter().filter(|(what, _)| what.starts_with("died: "));
+        deaths.for_each(|(what, times)| println!("{what}: {times}"));
+        assert!(outcome.violations.is_empty());
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidemark_proto::id::{Millis, ProducerEpoch, ProducerId};
 use tidemark_proto::kafka::error::ErrorCode;
-use tidemark_proto::kafka::messages::create_topics_request::CreatableTopic;
+use tidemark_proto::kafka::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use tidemark_proto::kafka::messages::fetch_request::{FetchPartition, FetchTopic};
 use tidemark_proto::kafka::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use tidemark_proto::kafka::messages::offset_commit_request::{
@@ -20,23 +21,50 @@ use tidemark_proto::kafka::messages::{
 use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::kafka::text::Text;
 use tidemark_proto::record::build::Builder;
-use tidemark_proto::record::records::Records;
+use tidemark_proto::record::records::{self, Header, Records};
 use tidemark_proto::record::view::Batches;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Session, World};
-use crate::history::{Event, Record, Value};
+use crate::history::{Event, Log, Record, Value};
 use crate::net::Net;
 
 /// The topic of every run.
 pub const TOPIC: &str = "ledger";
+/// Another one, of one partition, which is compacted.
+pub const LATEST: &str = "latest";
+/// What the compacted topic's partition is called here.
+pub const COMPACTED: i32 = 50;
+/// Header of its records that tells which one it is: what deletes a key has no value to tell it.
+const NAME: &[u8] = b"name";
+
+/// The topic and index of a partition.
+fn place(partition: i32) -> (&'static str, i32) {
+    if partition == COMPACTED { (LATEST, 0) } else { (TOPIC, partition) }
+}
+
+/// The inverse of [`place`].
+pub fn partition_of(topic: &str, index: i32) -> i32 {
+    if topic == LATEST { COMPACTED } else { index }
+}
+
+/// The settings of topics that are not compacted.
+pub fn plain(world: &World) -> [(&'static str, String); 1] {
+    [("remote.storage.enable", world.tiered.to_string())]
+}
+
 /// Creates a topic, however long it takes.
-pub async fn create_topic(session: &mut Session, name: &str, partitions: i32) {
+pub async fn create_topic(session: &mut Session, name: &str, partitions: i32, configs: &[(&str, String)]) {
     loop {
+        let config = |(name, value): &(&str, String)| CreatableTopicConfig {
+            name: Text::from(*name),
+            value: Some(Text::from(value.as_str())),
+        };
         let topic = CreatableTopic {
             name: Text::from(name),
             num_partitions: partitions,
             replication_factor: -1,
+            configs: configs.iter().map(config).collect(),
             ..Default::default()
         };
         let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 5_000, ..Default::default() };
@@ -57,7 +85,8 @@ pub async fn administer(world: World, number: u32, until: Instant) {
         if Instant::now() >= until {
             return;
         }
-        create_topic(&mut session, &format!("side-{topic}"), 1).await;
+        let plain = plain(&session.world);
+        create_topic(&mut session, &format!("side-{topic}"), 1, &plain).await;
         producer_id(&mut session).await;
         sleep(Duration::from_millis(500 + world.entropy.below(3_000))).await;
     }
@@ -98,7 +127,7 @@ pub async fn produce(world: World, number: u32, partition: i32, until: Instant) 
             let values: Vec<Value> =
                 (next..next + count).map(|number_in| Value { producer: number, number: number_in }).collect();
             next += count;
-            world.note(Event::Sent { partition, values: values.clone() });
+            world.note(Event::Sent { at: world.now(), partition, values: values.clone() });
             pending.push_back(Pending { sequence, values });
             sequence += i32::try_from(count).expect("small");
         }
@@ -178,17 +207,25 @@ fn request(
     world: &World,
 ) -> ProduceRequest {
     let at = Millis(1_767_225_600_000 + i64::try_from(world.now()).expect("a short run"));
+    let (topic, index) = place(partition);
     let mut builder = Builder::new().producer(id, epoch, batch.sequence).base_timestamp(at);
     for value in &batch.values {
-        builder.append(at, None, Some(&encode(*value)));
+        let name = encode(*value);
+        if partition == COMPACTED {
+            let named = Header { key: NAME.into(), value: Some(Bytes::copy_from_slice(&name)) };
+            let text = (!value.deletes()).then_some(&name[..]);
+            builder.append_with(at, Some(&value.key().to_be_bytes()), text, &[named]);
+        } else {
+            builder.append(at, None, Some(&name));
+        }
     }
     let records = Some(Pieces::from(builder.build().bytes().clone()));
     ProduceRequest {
         acks: -1,
         timeout_ms: 6_000,
         topic_data: vec![TopicProduceData {
-            name: Text::from(TOPIC),
-            partition_data: vec![PartitionProduceData { index: partition, records }],
+            name: Text::from(topic),
+            partition_data: vec![PartitionProduceData { index, records }],
             ..Default::default()
         }],
         ..Default::default()
@@ -219,8 +256,11 @@ pub async fn read(world: World, number: u32, partition: i32, until: Instant, rac
             _ => {}
         }
         match fetch(&mut session, number, partition, offset).await {
-            Some(records) => offset = records.last().map_or(offset, |r| r.offset + 1),
-            None => {
+            Ok((_, next)) => offset = next,
+            Err(below) => {
+                if below && let Some(start) = bound(&mut session, partition, EARLIEST).await {
+                    offset = offset.max(start);
+                }
                 session.forget(partition);
                 sleep(Duration::from_millis(50)).await;
             }
@@ -229,18 +269,24 @@ pub async fn read(world: World, number: u32, partition: i32, until: Instant, rac
 }
 
 /// Everything the partition holds, read by a client nobody disturbs.
-pub async fn read_all(world: &World, number: u32, partition: i32) -> Option<Vec<Record>> {
+pub async fn read_all(world: &World, number: u32, partition: i32) -> Option<Log> {
     let mut session = Session::new(world, number);
-    let (mut all, mut tries) = (Vec::new(), 0);
+    let (mut log, mut next, mut tries) = (Log::default(), 0, 0);
     loop {
         let end = end(&mut session, number, partition).await;
-        let next = all.last().map_or(0, |r: &Record| r.offset + 1);
-        if end.is_some_and(|end| next >= end) {
-            return Some(all);
+        if let Some(end) = end.filter(|end| next >= *end) {
+            return Some(Log { end, ..log });
         }
         match fetch(&mut session, number, partition, next).await {
-            Some(records) => all.extend(records),
-            None => {
+            Ok((records, read)) => {
+                log.records.extend(records);
+                next = read;
+            }
+            Err(below) => {
+                // What was read may be deleted behind the reader's back, or before it comes to it: it begins anew.
+                if below && let Some(start) = bound(&mut session, partition, EARLIEST).await {
+                    (log, next) = (Log { start, ..Log::default() }, start);
+                }
                 session.forget(partition);
                 tries += 1;
                 sleep(Duration::from_millis(200)).await;
@@ -254,9 +300,19 @@ pub async fn read_all(world: &World, number: u32, partition: i32) -> Option<Vec<
 
 async fn end(session: &mut Session, number: u32, partition: i32) -> Option<i64> {
     let asked = session.world.now();
+    let end = bound(session, partition, NEWEST).await?;
+    session.world.note(Event::End { client: number, asked, partition, end });
+    Some(end)
+}
+
+const NEWEST: i64 = -1;
+const EARLIEST: i64 = -2;
+
+async fn bound(session: &mut Session, partition: i32, timestamp: i64) -> Option<i64> {
     let port = session.leader(partition).await;
-    let ask = ListOffsetsPartition { partition_index: partition, timestamp: -1, ..Default::default() };
-    let topic = ListOffsetsTopic { name: Text::from(TOPIC), partitions: vec![ask] };
+    let (topic, partition_index) = place(partition);
+    let ask = ListOffsetsPartition { partition_index, timestamp, ..Default::default() };
+    let topic = ListOffsetsTopic { name: Text::from(topic), partitions: vec![ask] };
     let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
     let response = session.call(port, 7, &request).await?;
     let row = &response.topics[0].partitions[0];
@@ -264,54 +320,71 @@ async fn end(session: &mut Session, number: u32, partition: i32) -> Option<i64> 
         session.forget(partition);
         return None;
     }
-    session.world.note(Event::End { client: number, asked, partition, end: row.offset });
     Some(row.offset)
 }
 
-async fn fetch(session: &mut Session, number: u32, partition: i32, offset: i64) -> Option<Vec<Record>> {
+/// What is there from `offset` on and where to go on, or else whether the partition says that nothing is.
+async fn fetch(
+    session: &mut Session,
+    number: u32,
+    partition: i32,
+    offset: i64,
+) -> Result<(Vec<Record>, i64), bool> {
     let port = session.reads_from(partition).await;
-    let want =
-        FetchPartition { partition, fetch_offset: offset, partition_max_bytes: 4_096, ..Default::default() };
+    let (topic, index) = place(partition);
+    let want = FetchPartition {
+        partition: index,
+        fetch_offset: offset,
+        partition_max_bytes: 4_096,
+        ..Default::default()
+    };
     let request = FetchRequest {
         replica_id: -1,
         max_wait_ms: 300,
         min_bytes: 1,
         max_bytes: 65_536,
-        topics: vec![FetchTopic { topic: Text::from(TOPIC), partitions: vec![want], ..Default::default() }],
+        topics: vec![FetchTopic { topic: Text::from(topic), partitions: vec![want], ..Default::default() }],
         rack_id: Text::from(session.rack.as_str()),
         ..Default::default()
     };
-    let response = session.call(port, 12, &request).await?;
-    let row = response.responses.first()?.partitions.first()?.clone();
+    let response = session.call(port, 12, &request).await.ok_or(false)?;
+    let row = response.responses.first().and_then(|topic| topic.partitions.first()).ok_or(false)?.clone();
     match ErrorCode::from_code(row.error_code) {
         ErrorCode::None => {}
         ErrorCode::OffsetOutOfRange => {
             session.world.note(Event::OutOfRange { client: number, partition, offset });
-            return None;
+            return Err(true);
         }
-        _ => return None,
+        _ => return Err(false),
     }
     if let Ok(slot) = usize::try_from(row.preferred_read_replica - 1) {
         session.sent_to(partition, Net::port(slot));
     }
-    let bytes = row.records.unwrap_or_default().into_bytes().ok()?;
-    let mut records = Vec::new();
+    let bytes = row.records.unwrap_or_default().into_bytes().map_err(|_| false)?;
+    let (mut records, mut next) = (Vec::new(), offset);
     for batch in Batches::new(bytes) {
         let batch = batch.expect("whole batches are served");
         batch.verify_crc().expect("what is served is intact");
         let epoch = batch.partition_leader_epoch().0;
         for record in Records::new(&batch).expect("well-formed") {
             let record = record.expect("well-formed");
-            let value = decode(&record.value.expect("values are sent"));
+            let value = decode(&named(&record));
             if record.offset.0 >= offset {
                 records.push(Record { offset: record.offset.0, value, epoch });
             }
         }
+        // Records may be gone from its end, or all of them.
+        next = next.max(batch.next_offset().0);
     }
     let hw = row.high_watermark;
     let event = Event::Read { client: number, partition, asked: offset, records: records.clone(), hw };
     session.world.note(event);
-    Some(records)
+    Ok((records, next))
+}
+
+fn named(record: &records::Record) -> Bytes {
+    let name = record.headers.iter().find(|header| header.key == NAME);
+    name.map_or(&record.value, |header| &header.value).clone().expect("each record is named")
 }
 
 /// Commits rising offsets for a group of its own and reads them back, until `until`.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tidemark_broker::cluster::bystander;
 use tidemark_broker::cluster::peers::memory::MemoryNet;
-use tidemark_tiering::bucket::Memory;
+use tidemark_broker::verify::{Depth, How, Progress, verify};
 use tidemark_tiering::bucket::faults::{Faulty, Weather};
+use tidemark_tiering::bucket::{Bucket, Memory, Options};
 use tidemark_tiering::seam::{Clock, Entropy, Seams, Tasks, VirtualClock};
 use tidemark_tiering::witness;
 use tokio::task::JoinHandle;
@@ -19,10 +21,10 @@ use crate::blows::{Mend, ports};
 use crate::broker::{Broker, Place, boot, rack_of};
 use crate::check::{Violation, check};
 use crate::client::{Session, World as Clients};
-use crate::history::{Ending, Event, Record};
+use crate::history::{Ending, Event, Log};
 use crate::net::Net;
-use crate::plan::Plan;
-use crate::workload::{self, TOPIC};
+use crate::plan::{Course, Plan};
+use crate::workload::{self, COMPACTED, LATEST, TOPIC};
 
 /// Partitions of the topic.
 const PARTITIONS: i32 = 3;
@@ -108,18 +110,31 @@ impl World {
             tasks: self.outside.clone(),
             began: Instant::now(),
             ports: ports(self.plan.brokers),
+            tiered: self.plan.offload_bytes > 0,
         };
         let mut found = Vec::new();
         let mut first = Session::new(&clients, 0);
-        if timeout(CALM, workload::create_topic(&mut first, TOPIC, PARTITIONS)).await.is_err() {
+        let (plain, compacted) = (workload::plain(&clients), self.plan.compacted());
+        let created = async {
+            workload::create_topic(&mut first, TOPIC, PARTITIONS, &plain).await;
+            workload::create_topic(&mut first, LATEST, 1, &compacted).await;
+        };
+        if timeout(CALM, created).await.is_err() {
             found.push(stuck("no topic could be created in a healthy cluster"));
         }
         let until = Instant::now() + self.plan.storm;
         let producers = self.populate(&clients, until);
-        self.storm(until).await;
+        match self.plan.course {
+            Course::Steps(table) => {
+                let missed = self.die_at_every_step(table, until).await;
+                found.extend(missed.into_iter().map(|what| Violation { kind: "step-not-met", what }));
+            }
+            Course::Any | Course::Races => self.storm(until).await,
+        }
         self.calm();
         let acked = self.watched(finished(producers, &mut found)).await;
         let mut ending = Ending { records: self.watched(read_all(&clients, 300)).await, ..Ending::default() };
+        ending.kept = Some((self.plan.retention_ms, clients.now())).filter(|(ms, _)| *ms > 0);
         self.cold_start().await;
         ending.again = self.watched(read_all(&clients, 400)).await;
         match self.watched(timeout(CALM, workload::topics(&mut first))).await {
@@ -127,12 +142,15 @@ impl World {
             Err(_) => found.push(stuck("the topics cannot be listed in a healthy cluster")),
         }
         let history = std::mem::take(&mut *clients.history.lock());
+        ending.starts = self.starts();
         if let Ok(path) = std::env::var("SIM_DUMP") {
             let lines: Vec<String> = history.iter().map(|event| format!("{event:?}\n")).collect();
             std::fs::write(path, lines.concat()).expect("SIM_DUMP is writable");
         }
         found.extend(check(&history, &ending));
         found.extend(audit::audit(&self.memory));
+        found.extend(self.settled().await);
+        found.extend(self.verified(&ending).await);
         self.brokers.iter().flatten().for_each(|b| b.seams.tasks.kill());
         self.outside.kill();
         self.tally();
@@ -146,7 +164,14 @@ impl World {
         let producers = (1u32..).zip(partitions).map(|(number, partition)| {
             tasks.spawn(workload::produce(clients.clone(), number, partition, until))
         });
-        let producers = producers.collect();
+        let mut producers: Vec<Produced> = producers.collect();
+        for number in 10..12 {
+            producers.push(tasks.spawn(workload::produce(clients.clone(), number, COMPACTED, until)));
+        }
+        for (number, rack) in [(120, String::new()), (121, rack_of(0)), (122, rack_of(1))] {
+            let until = until + CALM / 16;
+            tasks.spawn(workload::read(clients.clone(), number, COMPACTED, until, rack));
+        }
         for (number, partition) in (100u32..).zip(0..PARTITIONS) {
             let until = until + CALM / 16;
             tasks.spawn(workload::read(clients.clone(), number, partition, until, String::new()));
@@ -173,6 +198,69 @@ impl World {
                 () = sleep(Duration::from_millis(500)) => self.supervise(),
             }
         }
+    }
+
+    /// Where the partitions start by the newest metadata that any broker has.
+    fn starts(&self) -> BTreeMap<i32, i64> {
+        let mut starts = BTreeMap::new();
+        for node in self.brokers.iter().flatten().filter_map(Broker::node) {
+            let image = node.cluster.image();
+            let partitions = image.topic_named(TOPIC).into_iter().flat_map(|topic| topic.partitions());
+            for (tp, partition) in partitions {
+                let start = starts.entry(tp.partition.0).or_insert(0);
+                *start = partition.log_start.0.max(*start);
+            }
+        }
+        starts
+    }
+
+    /// What the metadata names and the bucket has not, or the bucket has and nobody names, once all has had time to go.
+    async fn settled(&self) -> Vec<Violation> {
+        let Some(node) = self.brokers.iter().flatten().find_map(Broker::node) else {
+            return vec![stuck("no broker runs in a healthy cluster")];
+        };
+        let deadline = Instant::now() + CALM / 4;
+        loop {
+            let mut found = audit::compare(&self.memory, &node.cluster.image());
+            // Elsewhere a late request may leave something that only the sweep of hours finds.
+            found.retain(|v| matches!(self.plan.course, Course::Steps(_)) || v.kind != "orphan");
+            if found.is_empty() || Instant::now() >= deadline {
+                return found;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// What `tidemark scrub` finds in the bucket, and whether it sees all that clients read.
+    async fn verified(&self, ending: &Ending) -> Vec<Violation> {
+        let seams =
+            Seams { clock: self.clock.clone(), entropy: self.entropy.fork(), tasks: self.outside.clone() };
+        let bucket = Bucket::new(self.memory.clone(), Options::default(), &seams);
+        let (how, progress) = (How { depth: Depth::Bytes, window: 256 }, Progress::default());
+        let looked = async {
+            let image = Arc::new(bystander::read(&bucket, &seams).await?);
+            verify((&bucket, &seams), image, how, &progress, |_| true).await
+        };
+        let (image, report) = match looked.await {
+            Ok(seen) => seen,
+            Err(error) => return vec![Violation { kind: "verify", what: error.to_string() }],
+        };
+        let findings = report.findings.iter();
+        let mut found: Vec<Violation> =
+            findings.map(|finding| Violation { kind: "verify", what: format!("{finding:?}") }).collect();
+        let topic = image.topic_named(TOPIC);
+        for (tp, held) in topic
+            .into_iter()
+            .flat_map(|topic| topic.partitions())
+            .filter_map(|(tp, _)| Some((tp, report.partitions.get(&tp)?)))
+        {
+            let read = ending.again.get(&tp.partition.0).map_or(0, |log| log.end);
+            if held.end.0 < read {
+                let what = format!("{tp} ends at {} in the bucket, clients read to {read}", held.end.0);
+                found.push(Violation { kind: "verify", what });
+            }
+        }
+        found
     }
 
     /// A life that begins in `slot`.
@@ -227,11 +315,11 @@ async fn finished(producers: Vec<Produced>, found: &mut Vec<Violation>) -> u64 {
 }
 
 /// Every partition that can be read, from its start, by clients from `first` on.
-async fn read_all(clients: &Clients, first: u32) -> BTreeMap<i32, Vec<Record>> {
+async fn read_all(clients: &Clients, first: u32) -> BTreeMap<i32, Log> {
     let mut all = BTreeMap::new();
-    for (number, partition) in (first..).zip(0..PARTITIONS) {
-        if let Ok(Some(records)) = timeout(CALM, workload::read_all(clients, number, partition)).await {
-            all.insert(partition, records);
+    for (number, partition) in (first..).zip((0..PARTITIONS).chain([COMPACTED])) {
+        if let Ok(Some(log)) = timeout(CALM, workload::read_all(clients, number, partition)).await {
+            all.insert(partition, log);
         }
     }
     all

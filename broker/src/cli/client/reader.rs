@@ -47,6 +47,9 @@ pub struct Reader {
     patience: Patience,
     /// What the user should know, such as records that are gone. Taken by the caller.
     pub notes: Vec<String>,
+    whole: bool,
+    /// Batches in place of records, if they were asked for. Taken by the caller.
+    pub batches: Vec<(i32, Batch)>,
 }
 
 impl Reader {
@@ -61,7 +64,14 @@ impl Reader {
             read_committed,
             flowing: true,
             notes: Vec::new(),
+            whole: false,
+            batches: Vec::new(),
         }
+    }
+
+    /// Whether batches are given as they are, control batches too, and no records.
+    pub fn keep_batches(&mut self, whole: bool) {
+        self.whole = whole;
     }
 
     /// Reads a partition from `next` on, up to `end` where there is one.
@@ -83,7 +93,7 @@ impl Reader {
     pub async fn poll(&mut self, wait: Duration) -> Result<Vec<Taken>, Trouble> {
         match self.round(wait).await {
             Ok(taken) => {
-                self.flowing = !taken.is_empty();
+                self.flowing = !(taken.is_empty() && self.batches.is_empty());
                 self.patience = self.cluster.patience();
                 Ok(taken)
             }
@@ -188,6 +198,14 @@ impl Reader {
             };
             any = true;
             if batch.next_offset().0 <= next {
+                continue;
+            }
+            if self.whole {
+                batch.verify_crc().map_err(|error| broken(error.to_string()))?;
+                next = batch.next_offset().0;
+                if want.end.is_none_or(|end| batch.base_offset().0 < end) {
+                    self.batches.push((index, batch));
+                }
                 continue;
             }
             let shown = !self.read_committed || !aborted.hides(&batch);

@@ -11,7 +11,8 @@ use tidemark_tiering::segment;
 use uuid::Uuid;
 
 use super::super::quota::{Entity, Rate};
-use super::super::record::{Closed, Placed, Record, Scope};
+use super::super::record::{Carried, Closed, Placed, Record, Scope};
+use super::super::runs::RunIndex;
 use super::{
     Broker, ChainEntry, CheckpointRow, Controller, Deleted, Image, Lane, Link, Partition, RunRow, Successor,
     Topic,
@@ -114,6 +115,12 @@ impl Image {
             Record::LogSwept { below } => self.swept = *below,
             Record::CutCommitted { lane, low, runs, checkpoint, version } => {
                 self.cut_committed(*lane, *low, runs, checkpoint.as_ref(), *version);
+            }
+            Record::RunsReplaced { drop, add, starts, carried, cleaned } => {
+                self.runs_replaced(drop, add);
+                self.log_starts_moved(starts);
+                self.cleaned(cleaned);
+                carried.iter().for_each(|carried| self.states_carried(carried));
             }
             Record::ProducerIdsAllocated { next } => self.next_producer = *next,
             Record::ConfigSet { scope, set } => self.config_set(scope, set),
@@ -264,6 +271,36 @@ impl Image {
         Arc::make_mut(&mut self.runs).insert(run.id, run);
     }
 
+    /// Rows that stand for others come where the newest of these was, so that recovery finds in them what it would have
+    /// found in those.
+    fn runs_replaced(&mut self, drop: &[Uuid], add: &[RunRow]) {
+        if drop.is_empty() && add.is_empty() {
+            return;
+        }
+        let runs = Arc::make_mut(&mut self.runs);
+        for id in drop {
+            runs.remove(id);
+        }
+        for run in add {
+            runs.insert(run.id, Arc::new(run.clone()));
+        }
+        self.ranges = Arc::new(RunIndex::of(self.runs.values()));
+    }
+
+    /// A home that was committed later knows more.
+    fn states_carried(&mut self, carried: &Carried) {
+        let (id, covers) = (carried.row.id, carried.row.committed);
+        Arc::make_mut(&mut self.checkpoints).insert(id, Arc::new(carried.row.clone()));
+        let checkpoints = self.checkpoints.clone();
+        let newer = |home: Uuid| checkpoints.get(&home).is_some_and(|row| row.committed >= covers);
+        each_partition(&mut self.topics, &carried.of, |p| {
+            if !p.home.is_some_and(newer) {
+                p.home = Some(id);
+            }
+        });
+        self.retire_checkpoints(None);
+    }
+
     /// Forgets checkpoints that nobody recovers from.
     fn retire_checkpoints(&mut self, keep: Option<Uuid>) {
         let mut named: std::collections::BTreeSet<Uuid> = keep.into_iter().collect();
@@ -312,6 +349,17 @@ impl Image {
             let at = usize::try_from(tp.partition.0).unwrap_or(usize::MAX);
             if let Some(partition) = Arc::make_mut(row).partitions.get_mut(at) {
                 partition.log_start = partition.log_start.max(*offset);
+            }
+        }
+    }
+
+    fn cleaned(&mut self, cleaned: &[(TopicPartition, Offset)]) {
+        let topics = Arc::make_mut(&mut self.topics);
+        for (tp, upto) in cleaned {
+            let Some(row) = topics.get_mut(&tp.topic) else { continue };
+            let at = usize::try_from(tp.partition.0).unwrap_or(usize::MAX);
+            if let Some(partition) = Arc::make_mut(row).partitions.get_mut(at) {
+                partition.cleaned = partition.cleaned.max(*upto);
             }
         }
     }

@@ -31,7 +31,7 @@ pub(super) enum Then {
     /// Its partitions are spread over the living.
     TakeOver,
     /// Its node id has a new life, which gets them.
-    Register(Command, Tell),
+    Register(Box<Command>, Tell),
 }
 
 impl Owner {
@@ -112,10 +112,10 @@ impl Owner {
                 self.submit(command, tell);
             }
             Then::Register(mut command, tell) => {
-                if let Command::RegisterBroker { sealed: known, .. } = &mut command {
+                if let Command::RegisterBroker { sealed: known, .. } = &mut *command {
                     *known = sealed;
                 }
-                self.submit(command, tell);
+                self.submit(*command, tell);
             }
         }
     }

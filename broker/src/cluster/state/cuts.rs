@@ -36,7 +36,9 @@ impl Image {
             return Err(ErrorCode::InvalidUpdateVersion);
         }
         let known = runs.iter().any(|run| self.runs.contains_key(&run.id));
-        if (known || runs.is_empty()) && low == row.low {
+        // What it named may be replaced by now; nobody but its owner raises the mark of a lane that lives.
+        let own = row.sealed.is_none() && low > Seq(0);
+        if (known || runs.is_empty() || own) && low == row.low {
             return Ok(Outcome::reply(Reply::Done)); // sent twice
         }
         let foreign = checkpoint.is_some_and(|c| c.lane != lane || c.upto != low);

@@ -1,8 +1,9 @@
 //! Decides the life of segments: who may name them, and when they may go (R18, R20).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tidemark_proto::id::{BrokerEpoch, LeaderEpoch, Offset, TopicPartition};
+use tidemark_proto::id::{BrokerEpoch, LeaderEpoch, Offset, TopicId, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_tiering::segment::{self, State};
 use uuid::Uuid;
@@ -12,7 +13,39 @@ use super::super::image::{Image, Partition};
 use super::super::record::Record;
 use super::done;
 
+/// Whether a topic may be configured like this. Compaction sees nothing of what lies in segments: a tombstone that it
+/// drops above them would bring back what it deleted there.
+pub(super) fn check_tiered(configs: &BTreeMap<String, String>, has_segments: bool) -> Result<(), String> {
+    let is_tiered = has_segments || configs.get("remote.storage.enable").is_some_and(|v| v == "true");
+    match is_tiered && is_compacted(configs) {
+        true if has_segments => Err("cleanup.policy: what lies in segments cannot be compacted".to_owned()),
+        true => Err("remote.storage.enable=true goes with cleanup.policy=delete only".to_owned()),
+        false => Ok(()),
+    }
+}
+
+fn is_compacted(configs: &BTreeMap<String, String>) -> bool {
+    configs.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"))
+}
+
 impl Image {
+    /// The same of a topic whose settings become `set`.
+    pub(super) fn check_tiered_with(
+        &self,
+        topic: TopicId,
+        set: &[(String, Option<String>)],
+    ) -> Result<(), String> {
+        let Some(topic) = self.topic(topic) else { return Ok(()) };
+        let mut configs = topic.configs.clone();
+        for (key, value) in set {
+            match value {
+                Some(value) => configs.insert(key.clone(), value.clone()),
+                None => configs.remove(key),
+            };
+        }
+        check_tiered(&configs, topic.partitions.iter().any(|p| p.segments.is_some()))
+    }
+
     /// Only the partition's leader, under its epoch; only what goes on where the last one ends: so no two overlap, and
     /// none is of a log that somebody else went on with.
     pub(super) fn commit_segments(
@@ -23,6 +56,9 @@ impl Image {
         rows: &[segment::Row],
     ) -> Result<Outcome, ErrorCode> {
         let partition = self.led_partition(by, of, leader_epoch)?;
+        if self.topic(of.topic).is_some_and(|topic| is_compacted(&topic.configs)) {
+            return Err(ErrorCode::InvalidConfig); // since it was read
+        }
         if !rows.is_empty()
             && rows.iter().all(|row| partition.segments().iter().any(|known| known.id == row.id))
         {

@@ -10,6 +10,7 @@ use super::super::image::{Image, Topic};
 use super::super::placement::Placement;
 use super::super::record::{Placed, Record};
 use super::Rules;
+use super::segments::check_tiered;
 
 /// Why a topic name is not one of Kafka's.
 pub fn name_fault(name: &str) -> Option<String> {
@@ -110,6 +111,7 @@ impl Image {
             };
             configs.insert(key.clone(), value.clone());
         }
+        check_tiered(&configs, false).map_err(|why| Refusal::new(ErrorCode::InvalidConfig, why))?;
         let partitions = i32::try_from(placed.len()).unwrap_or(i32::MAX);
         let created = Created { id: topic.id, partitions, replication };
         let (id, name) = (topic.id, topic.name.clone());

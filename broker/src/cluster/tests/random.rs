@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::super::command::{Command, NewTopic, Sealed, TopicRef};
 use super::super::image::{CheckpointRow, Image, RunRow};
 use super::super::quota::{Entity, Part, Rate};
+use super::super::record::Carried;
 use super::super::state::Rules;
 use super::super::wire::{Entry, snapshot_from, snapshot_of};
 
@@ -151,6 +152,31 @@ fn command(image: &Image, step: u128, act: Act) -> Command {
                         .map_or(Seq(0), |l| Seq(l.low.0 + u64::from(b))),
                     partitions: vec![(*tp, p.leader_epoch, plan)],
                 },
+            }
+        }
+        19 | 20 => {
+            let runs = image.runs().skip(usize::from(b)).take(usize::from(c % 4));
+            let drop: Vec<_> = runs.map(|run| (run.id, run.committed)).collect();
+            let (id, covers) = (Uuid::from_u128(step + 1), drop.iter().map(|(_, at)| *at).max());
+            let add = covers.filter(|_| a < 4).map(|at| RunRow {
+                id,
+                key: "run".into(),
+                level: 1,
+                ranges: vec![(0, u32::from(c) << 24)],
+                committed: at + u64::from(c > 250),
+                ..RunRow::default()
+            });
+            let of: Vec<_> = image.partitions().map(|(tp, _)| tp).take(3).collect();
+            let committed = image.version().saturating_sub(u64::from(b)) + u64::from(c > 250);
+            let row = CheckpointRow { id, key: "check".into(), committed, ..CheckpointRow::default() };
+            let homes = of.iter().map(|tp| (tp.topic, vec![tp.partition])).collect();
+            Command::ReplaceRuns {
+                by: epoch,
+                drop: drop.into_iter().map(|(id, _)| id).collect(),
+                add: add.into_iter().collect(),
+                starts: of.iter().map(|tp| (*tp, Offset(i64::from(c)))).collect(),
+                carried: (a % 2 == 0).then(|| Box::new(Carried { row, of: homes })),
+                cleaned: of.iter().map(|tp| (*tp, Offset(i64::from(c / 2)))).collect(),
             }
         }
         _ => {

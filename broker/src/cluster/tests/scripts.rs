@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::super::command::{Command, NewTopic, Outcome, Reply, Sealed, TopicRef};
 use super::super::image::{CheckpointRow, Image, RunRow};
 use super::super::quota::{Entity, Part, Rate};
-use super::super::record::{Record, Scope};
+use super::super::record::{Carried, Record, Scope};
 use super::super::state::Rules;
 use super::super::wire::{Entry, snapshot_from, snapshot_of};
 
@@ -121,6 +121,35 @@ impl Script {
                 Command::DeleteTopics { topics }
             }
             "cut" => self.cut(subject, &words),
+            "replace" => {
+                let ids = |key| -> Vec<Uuid> {
+                    let list = value(&words, key).unwrap_or("").split(',').filter(|id| !id.is_empty());
+                    list.map(|id| Uuid::from_u128(id.parse().unwrap())).collect()
+                };
+                let drop = ids("drop");
+                let covers = drop.iter().filter_map(|id| self.image.run(*id)).map(|run| run.committed).max();
+                let committed = number(&words, "covers", covers.unwrap_or(0));
+                let row = |id: Uuid| RunRow { id, committed, level: 1, ..RunRow::default() };
+                let first = self.image.partitions().map(|(tp, _)| tp).next();
+                let start = value(&words, "start").and_then(|at| Some((first?, Offset(at.parse().unwrap()))));
+                let version = number(&words, "version", self.image.version());
+                let carried = ids("carried").first().map(|id| Carried {
+                    row: CheckpointRow { id: *id, committed: version, ..CheckpointRow::default() },
+                    of: first.map(|tp| (tp.topic, vec![tp.partition])).into_iter().collect(),
+                });
+                Command::ReplaceRuns {
+                    by: BrokerEpoch(number(&words, "by", 1)),
+                    add: ids("add").into_iter().map(row).collect(),
+                    starts: start.into_iter().collect(),
+                    cleaned: first
+                        .zip(value(&words, "cleaned"))
+                        .map(|(tp, at)| (tp, Offset(at.parse().unwrap())))
+                        .into_iter()
+                        .collect(),
+                    drop,
+                    carried: carried.map(Box::new),
+                }
+            }
             "forget" => Command::ForgetLane { lane: self.lane(subject) },
             "producers" => Command::AllocateProducerIds { by: BrokerEpoch(subject.parse().unwrap()) },
             "start" => {
@@ -241,6 +270,8 @@ impl Script {
                 .unwrap();
             }
         }
+        let runs = self.image.runs().filter(|run| run.level > 0);
+        runs.for_each(|run| writeln!(out, "run {} of {}", run.id.as_u128(), run.committed).unwrap());
         for (entity, row) in self.image.quotas() {
             let part = |kind, part: &Option<Part>| {
                 part.as_ref().map(|p| format!("{kind} {}", p.name().unwrap_or("*")))

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tidemark_proto::id::{BrokerEpoch, BrokerId, LeaderEpoch, Millis, Offset, PartitionIndex, Seq, TopicId};
+use tidemark_proto::id::{
+    BrokerEpoch, BrokerId, LeaderEpoch, Millis, Offset, PartitionIndex, Seq, TopicId, TopicPartition,
+};
 use tidemark_proto::rpc::meta::v1 as pb;
 use tidemark_tiering::segment::{self, Layout, State};
 use uuid::Uuid;
@@ -66,6 +68,23 @@ pub(super) fn partitions_from(rows: Vec<pb::TopicPartitions>) -> Read<Vec<(Topic
     rows.into_iter().map(row).collect()
 }
 
+pub(super) fn starts_to(starts: &[(TopicPartition, Offset)]) -> Vec<pb::LogStart> {
+    let row = |(tp, offset): &(TopicPartition, Offset)| pb::LogStart {
+        topic: topic_bytes(tp.topic),
+        partition: tp.partition.0,
+        offset: offset.0,
+    };
+    starts.iter().map(row).collect()
+}
+
+pub(super) fn starts_from(rows: Vec<pb::LogStart>) -> Read<Vec<(TopicPartition, Offset)>> {
+    let row = |s: pb::LogStart| {
+        let (topic, partition) = (topic_id(&s.topic)?, PartitionIndex(s.partition));
+        Ok((TopicPartition { topic, partition }, Offset(s.offset)))
+    };
+    rows.into_iter().map(row).collect()
+}
+
 pub(super) fn closed_from(row: pb::Closed) -> Read<Closed> {
     Ok(Closed { lane: lane_from(row.lane)?, to: Seq(row.to) })
 }
@@ -85,6 +104,9 @@ pub(super) fn run_to(row: &RunRow) -> pb::Run {
         max_timestamp: row.max_timestamp.0,
         lanes: row.lanes.iter().map(lane).collect(),
         committed: row.committed,
+        oldest: row.oldest.0,
+        class: row.class,
+        shares: row.shares,
     }
 }
 
@@ -99,6 +121,9 @@ pub(super) fn run_from(row: pb::Run) -> Read<RunRow> {
         max_timestamp: Millis(row.max_timestamp),
         lanes: row.lanes.into_iter().map(lane).collect::<Read<_>>()?,
         committed: row.committed,
+        oldest: Millis(row.oldest),
+        class: row.class,
+        shares: row.shares,
     })
 }
 

@@ -165,6 +165,7 @@ fn topic_to(topic: &Topic) -> pb::TopicRow {
         assigned_at: p.assigned_at,
         home: p.home.map(id_bytes).unwrap_or_default(),
         log_start: p.log_start.0,
+        cleaned: p.cleaned.0,
         successor: p.successor.map(|s| pb::Successor {
             node: s.node.0,
             ready: s.ready,
@@ -205,6 +206,7 @@ fn topic_from(row: pb::TopicRow) -> Read<Topic> {
             assigned_at: p.assigned_at,
             home,
             log_start: Offset(p.log_start),
+            cleaned: Offset(p.cleaned),
             successor: p.successor.map(|s| Successor {
                 node: BrokerId(s.node),
                 ready: s.ready,

@@ -102,6 +102,13 @@ pub const KEYS: &[Key] = &[
     key("log.cleaner.min.cleanable.ratio", Double, "0.5", "Share of uncompacted data at which compaction starts.")
         .within(0.0, 1.0)
         .dynamic(),
+    key("log.cleaner.enable", Bool, "true", "Whether compacted topics are compacted; one broker does it for all."),
+    key("log.cleaner.backoff.ms", Long, "15000", "Least time between two looks for something to compact.")
+        .at_least(0)
+        .dynamic(),
+    key("log.cleaner.dedupe.buffer.size", Long, "134217728", "Bytes of memory for the newest offset of each key, 32 to 64 a key.")
+        .at_least(1 << 20)
+        .dynamic(),
     key("log.index.interval.bytes", Int, "4096", "Bytes of log between two entries of its sparse index.").at_least(0).dynamic(),
     key("log.local.retention.bytes", Long, "-2", "Bytes of a partition kept on the broker's disk; -2: as log.retention.bytes.")
         .at_least(-2)

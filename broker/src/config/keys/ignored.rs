@@ -12,7 +12,7 @@ const PEERS: &str = "brokers talk on tidemark.peer.listen";
 const FOLLOWERS: &str = "there are no followers: the bucket replicates";
 const NO_FILES: &str = "an acknowledged record is in the bucket, local files are only a cache";
 const TIER: &str = "the bucket is built in and set by tidemark.bucket.*";
-const CLEANER: &str = "compaction is not built yet";
+const CLEANER: &str = "one broker compacts, with the merges of runs";
 const SHARE: &str = "share groups are not built yet";
 const STREAMS: &str = "streams groups are not built yet";
 const NEW_GROUPS: &str = "the new consumer group protocol is not built yet";
@@ -214,9 +214,6 @@ pub const KEYS: &[Key] = &[
     without("remote.log.storage.manager.class.name", Text, TIER),
     without("remote.log.storage.manager.class.path", Text, TIER),
     ignored("remote.log.storage.manager.impl.prefix", Text, "rsm.config.", TIER),
-    ignored("log.cleaner.backoff.ms", Long, "15000", CLEANER).dynamic(),
-    ignored("log.cleaner.dedupe.buffer.size", Long, "134217728", CLEANER).dynamic(),
-    ignored("log.cleaner.enable", Bool, "true", CLEANER),
     ignored("log.cleaner.io.buffer.load.factor", Double, "0.9", CLEANER).dynamic(),
     ignored("log.cleaner.io.buffer.size", Int, "524288", CLEANER).dynamic(),
     ignored("log.cleaner.io.max.bytes.per.second", Double, "1.7976931348623157E308", CLEANER).dynamic(),

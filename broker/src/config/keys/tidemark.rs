@@ -145,6 +145,17 @@ pub const KEYS: &[Key] = &[
     .at_least(1 << 20),
     key("tidemark.cut.ms", Long, "600000", "Time after which a lane's recent parcels are sorted into a run.")
         .at_least(100),
+    key("tidemark.offload.bytes", Long, "67108864", "Bytes of a partition of a tiered topic that make a segment.")
+        .between(1, 1 << 30),
+    key(
+        "tidemark.offload.ms",
+        Long,
+        "1800000",
+        "Time after which a quarter of a segment's default size makes one, too.",
+    )
+    .at_least(1),
+    key("tidemark.offload.check.ms", Long, "30000", "Between two looks at what tiered topics have gathered.")
+        .at_least(10),
     key("tidemark.cache.memory.bytes", Long, "67108864", "Memory for chunks of the bucket.").at_least(0),
     key(
         "tidemark.cache.disk.bytes",

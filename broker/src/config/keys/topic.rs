@@ -130,7 +130,7 @@ pub const KEYS: &[Key] = &[
     )
     .reject("all data is in the bucket; delete the topic instead"),
     key("remote.storage.enable", Bool, "false", "Whether the topic is tiered.")
-        .map("data is in the bucket either way; true lets local.retention.* bound what is hot"),
+        .map("data is in the bucket either way; true keeps it there as segments, and lets local.retention.* bound what is hot"),
     key("retention.bytes", Long, "-1", "Bytes a partition may hold before old segments go; -1: no bound.")
         .at_least(-1)
         .from(&[same("log.retention.bytes")]),

@@ -152,9 +152,10 @@ const DYNAMIC: [&str; 2] = [
      log.message.timestamp.before.max.ms log.message.timestamp.after.max.ms message.max.bytes compression.type \
      compression.gzip.level compression.zstd.level log.cleaner.min.cleanable.ratio \
      log.cleaner.min.compaction.lag.ms log.cleaner.max.compaction.lag.ms log.cleaner.delete.retention.ms \
+     log.cleaner.backoff.ms log.cleaner.dedupe.buffer.size \
      max.connections max.connections.per.ip max.connections.per.ip.overrides max.connection.creation.rate \
      producer.id.expiration.ms log.local.retention.ms log.local.retention.bytes log.index.interval.bytes",
-    "min.insync.replicas compression.lz4.level log.cleaner.threads log.cleaner.io.max.bytes.per.second log.cleaner.backoff.ms num.io.threads \
+    "min.insync.replicas compression.lz4.level log.cleaner.threads log.cleaner.io.max.bytes.per.second num.io.threads \
      num.network.threads num.replica.fetchers num.recovery.threads.per.data.dir background.threads \
      log.flush.interval.messages log.flush.interval.ms leader.replication.throttled.rate \
      follower.replication.throttled.rate replica.alter.log.dirs.io.max.bytes.per.second \

@@ -96,7 +96,12 @@ struct Open {
 }
 
 enum Slot {
-    Opening { lead: Lead, deferred: Vec<(u64, usize, Write)> },
+    /// `log_start`: the metadata raised it to here since recovery began.
+    Opening {
+        lead: Lead,
+        deferred: Vec<(u64, usize, Write)>,
+        log_start: Offset,
+    },
     Open(Box<Open>),
     Offline,
 }

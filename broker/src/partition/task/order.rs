@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tidemark_proto::id::{LaneId, LeaderEpoch, Millis, Seq, TopicPartition};
+use tidemark_proto::id::{LaneId, LeaderEpoch, Millis, Offset, Seq, TopicPartition};
 use tidemark_proto::kafka::error::ErrorCode;
 use tidemark_proto::record::stamp::Stamped;
 use tidemark_tiering::lane::Sealer;
@@ -66,6 +66,10 @@ pub enum Order {
         /// Its low mark.
         low: Seq,
     },
+    /// The metadata raised log starts. An order, so that it comes after the one to lead.
+    LogStarts(Vec<(TopicPartition, Offset)>),
+    /// Compaction has been over these logs up to an offset: memory lets go of what it took from there.
+    Cleaned(Vec<(TopicPartition, Offset)>),
     /// What the next stretch of a cut needs: parcels, their batches as far as they are in memory, bases.
     CutInput {
         /// Which stretch.
@@ -117,7 +121,8 @@ impl Task {
                 for lead in leads {
                     self.hot.lead(lead.tp, lead.leader_epoch);
                     self.depart(lead.tp);
-                    let slot = Slot::Opening { lead: lead.clone(), deferred: Vec::new() };
+                    let slot =
+                        Slot::Opening { lead: lead.clone(), deferred: Vec::new(), log_start: Offset(0) };
                     let before = self.partitions.insert(lead.tp, slot);
                     before.into_iter().for_each(|s| self.drop_slot(s));
                 }
@@ -127,6 +132,14 @@ impl Task {
                     self.depart(tp);
                     let slot = self.partitions.remove(&tp);
                     slot.into_iter().for_each(|s| self.drop_slot(s));
+                }
+            }
+            Order::LogStarts(to) => to.into_iter().for_each(|(tp, to)| self.raise_log_start(tp, to)),
+            Order::Cleaned(upto) => {
+                for (tp, upto) in upto.into_iter().filter(|(_, upto)| *upto > Offset(0)) {
+                    if let Some(Slot::Open(open)) = self.partitions.get_mut(&tp) {
+                        open.index.forget_recent(Offset(upto.0 - 1));
+                    }
                 }
             }
             Order::Release { partitions, settled } => self.on_release(partitions, settled),
@@ -204,7 +217,7 @@ impl Task {
     }
 
     fn on_opened(&mut self, found: Opened) {
-        let Some(Slot::Opening { lead, .. }) = self.partitions.get(&found.tp) else { return };
+        let Some(Slot::Opening { lead, log_start, .. }) = self.partitions.get(&found.tp) else { return };
         if lead.leader_epoch != found.leader_epoch {
             return; // an older order's recovery; the newer one's is under way
         }
@@ -217,6 +230,7 @@ impl Task {
                 if planted::is(Bug::ProducersForgotten) {
                     base.producers = Producers::default();
                 }
+                base.raise_log_start(*log_start);
                 let state = State::open(base.clone(), found.leader_epoch);
                 let internal = lead.internal;
                 Slot::Open(Box::new(Open {

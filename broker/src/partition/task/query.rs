@@ -52,12 +52,7 @@ impl Task {
             }
             Query::LogStarts { to, reply } => {
                 for (tp, offset) in to {
-                    if let Some(Slot::Open(open)) = self.partitions.get_mut(&tp) {
-                        open.state.raise_log_start(offset);
-                        open.base.producers.forget_aborted(offset);
-                        // Who waits below it learns that it is gone.
-                        open.waiters.wake_all();
-                    }
+                    self.raise_log_start(tp, offset);
                 }
                 reply.send(()).ok();
             }
@@ -85,6 +80,21 @@ impl Task {
             opening: count(|slot| matches!(slot, Slot::Opening { .. })),
             offline: count(|slot| matches!(slot, Slot::Offline)),
         }
+    }
+
+    /// Also of one that is being opened: recovery looked at older metadata.
+    pub(super) fn raise_log_start(&mut self, tp: TopicPartition, to: Offset) {
+        match self.partitions.get_mut(&tp) {
+            Some(Slot::Open(open)) => {
+                open.state.raise_log_start(to);
+                open.base.producers.forget_aborted(to);
+                // Who waits below it learns that it is gone.
+                open.waiters.wake_all();
+            }
+            Some(Slot::Opening { log_start, .. }) => *log_start = to.max(*log_start),
+            Some(Slot::Offline) | None => return,
+        }
+        self.hot.start(tp, to);
     }
 
     fn look(

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::super::base::Base;
-use super::super::index::Index;
+use super::super::index::{Index, Source};
 use super::super::opening::Opened;
 use super::super::{Ask, Partitions, Write, WriteResults};
 use super::{Committed, CutAsk, Ended, Lead, Options, Order, Prove, Settled, Task};
@@ -139,6 +139,24 @@ fn waits(answer: &mut Answer) -> bool {
 async fn told(answer: Answer) -> Result<Offset, ErrorCode> {
     let results = timeout(60 * SECOND, answer).await.expect("an answer is due").expect("it is answered");
     results[0].map(|written| written.base)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_start_that_rises_while_a_partition_is_opened_is_kept() {
+    let world = World::new().await;
+    let tp = TopicPartition { partition: PartitionIndex(9), ..TP };
+    let lead = Lead { tp, leader_epoch: LeaderEpoch(4), internal: false };
+    world.order(Order::Lead(vec![lead])).await;
+    world.order(Order::LogStarts(vec![(tp, Offset(12))])).await;
+    world.order(Order::LogStarts(vec![(tp, Offset(11))])).await;
+    // Recovery began before that.
+    let base = Base { log_start: Offset(3), end: Offset(20), ..Base::default() };
+    let (opened, done) = oneshot::channel();
+    let result = Ok((base, Index::default()));
+    world.order(Order::Opened(vec![Opened { tp, leader_epoch: LeaderEpoch(4), result }], opened)).await;
+    done.await.expect("it opens");
+    let bounds = world.doors.bounds(vec![(tp, None)]).await.expect("the doors are open");
+    assert_eq!(bounds[0].expect("it is open").log_start, Offset(12));
 }
 
 #[tokio::test(start_paused = true)]
@@ -266,6 +284,28 @@ async fn r5_an_answer_out_of_order_waits_for_the_parcel_before_it() {
     let looks = world.doors.plan(vec![ask], 1_000, None).await.expect("the doors are open");
     assert_eq!(looks[0].as_ref().expect("it is open").bytes, 0, "nothing is visible");
     assert_eq!((told(first).await, told(second).await), (Ok(Offset(0)), Ok(Offset(1))));
+    world.seams.tasks.kill();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_compaction_has_been_over_is_not_read_from_memory() {
+    let world = World::new().await;
+    for at in 0..3 {
+        assert_eq!(told(world.write(at, Duration::ZERO).await).await, Ok(Offset(at as i64)));
+    }
+    let in_memory = async || {
+        let ask = Ask { tp: TP, offset: Offset(0), bytes_max: 1_000, leader_epoch: None, committed: false };
+        let looks = world.doors.plan(vec![ask], 1_000, None).await.expect("the doors are open");
+        let sources = &looks[0].as_ref().expect("it is open").sources;
+        let memory = |source: &Source| match source {
+            Source::Memory(batches) => batches.len(),
+            Source::Stored(_) | Source::Archived { .. } => 0,
+        };
+        sources.iter().map(memory).sum::<usize>()
+    };
+    assert_eq!(in_memory().await, 3);
+    world.order(Order::Cleaned(vec![(TP, Offset(2))])).await;
+    assert_eq!(in_memory().await, 1);
     world.seams.tasks.kill();
 }
 
