@@ -164,13 +164,21 @@ class Confluent:
         told = lines.Membership()
         consumer.subscribe([topic])
         while not self.requests.leaving():
-            message = consumer.poll(0.05)
+            messages = [m for m in consumer.consume(500, 0.05) if not m.error()]
             told.assigned(tp.partition for tp in consumer.assignment())
-            if message is not None and not message.error():
-                told.read([message.key().decode()])
-                consumer.commit(message=message)
+            told.read([m.key().decode() for m in messages])
+            self._commit(consumer, {(m.topic(), m.partition()): m.offset() + 1 for m in messages})
         consumer.close()
         sys.exit(0)
+
+    def _commit(self, consumer, upto):
+        """One commit at a time: librdkafka asks again with those that were refused for now, in no order among them."""
+        if not upto:
+            return
+        try:
+            consumer.commit(offsets=[TopicPartition(*at, offset) for at, offset in upto.items()], asynchronous=False)
+        except KafkaException:
+            pass  # a rebalance came between; what is not committed is read again
 
     def alter(self, topic, configs):
         entries = [
