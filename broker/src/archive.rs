@@ -18,9 +18,9 @@ use tidemark_proto::id::{ClusterId, Millis, Offset, TopicPartition};
 use tidemark_proto::kafka::pieces::Pieces;
 use tidemark_proto::record::build::Builder;
 use tidemark_proto::record::view::{Batch, Batches};
-use tidemark_tiering::bucket::Bucket;
+use tidemark_tiering::bucket::{Bucket, Kind};
 use tidemark_tiering::error::Error;
-use tidemark_tiering::read::Handle;
+use tidemark_tiering::read::{Handle, Stretch};
 use tidemark_tiering::run::{self, Object, Partition, Reader, Want, checkpoint};
 use tidemark_tiering::watch;
 use tidemark_tiering::witness::{Sight, saw};
@@ -221,7 +221,9 @@ impl Archive {
         if tiered.full || next >= until {
             return Ok(out);
         }
-        for share in self.shares(image, tp).await?.iter() {
+        let shares = self.shares(image, tp).await?;
+        handle.set_course(course(image, shares.iter().filter(|share| share.last >= next), handle.window()));
+        for share in shares.iter() {
             if share.last < next || share.base >= until {
                 continue;
             }
@@ -445,6 +447,22 @@ impl Archive {
     }
 }
 
+/// Shares one after the other as they are read: the first, and what `window` bytes beyond it reach.
+fn course<'a>(image: &Image, shares: impl Iterator<Item = &'a Share>, window: u64) -> Vec<Stretch> {
+    let mut beyond = None;
+    let near = shares.take_while(|share| {
+        let before = beyond.unwrap_or(0);
+        beyond = Some(beyond.map_or(0, |beyond| beyond + share.bytes));
+        before < window
+    });
+    let stretch = |share: &Share| {
+        let run = image.run(share.run)?;
+        let range = share.position..share.position + share.bytes;
+        Some(Stretch { kind: Kind::Run, key: run.key.clone(), range, size: run.bytes })
+    };
+    near.map_while(stretch).collect()
+}
+
 /// A batch without records in place of those that compaction took from `from` to `until`, where a reader has to stop before
 /// the next one there is: it goes on behind it.
 fn passed_over(from: Offset, until: Offset) -> Batch {
@@ -478,6 +496,7 @@ async fn shares_in(runs: Arc<Reader>, run: Arc<RunRow>, tp: TopicPartition) -> R
         base: entry.base_offset,
         last: entry.last_offset,
         max_timestamp: entry.max_timestamp,
+        position: entry.position,
         bytes: entry.length,
     };
     Ok(runs.find(&run.key, tp).await?.into_iter().map(share).collect())

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidemark_proto::kafka::pieces::Pieces;
 
-pub use ahead::Handle;
+pub use ahead::{Handle, Stretch};
 pub(crate) use checked::{Ranges, contains, join};
 
 use crate::bucket::{Bucket, Kind};
@@ -109,7 +109,7 @@ impl Reader {
         found.extend(held);
         if found.iter().any(Option::is_none) {
             let missing = chunks.clone().zip(&found).filter(|(_, held)| held.is_none()).map(|(n, _)| n);
-            let joined = self.join(kind, &object, missing.collect(), size, false);
+            let joined = self.join(kind, &object, missing.collect(), size);
             for (number, chunk) in joined {
                 found[(number - chunks.start) as usize] = Some(chunk.await?);
             }
@@ -129,7 +129,7 @@ impl Reader {
         let held = |number| self.0.cache.peek(&ChunkKey { object: object.clone(), number }).is_some();
         let missing: Vec<u32> = chunks.filter(|number| !held(*number)).collect();
         if !missing.is_empty() {
-            drop(self.join(kind, &object, missing, Some(size), false));
+            drop(self.join(kind, &object, missing, Some(size)));
         }
     }
 

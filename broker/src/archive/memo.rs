@@ -23,6 +23,8 @@ pub struct Share {
     pub last: Offset,
     /// Greatest timestamp.
     pub max_timestamp: Millis,
+    /// Where in the object its batches begin.
+    pub position: u64,
     /// Bytes of its batches.
     pub bytes: u64,
 }

@@ -237,7 +237,8 @@ async fn where_offsets_lie_is_looked_up_once() {
     let archive = history.archive();
     let before = history.gets();
     let chunks = Arc::new(MemoryChunks::new(0));
-    let handle = reads::Reader::new(&history.bucket, chunks, ReadConfig::default(), &history.seams).handle();
+    let config = ReadConfig { window: 0, ..ReadConfig::default() };
+    let handle = reads::Reader::new(&history.bucket, chunks, config, &history.seams).handle();
     let appetite = Appetite { bytes_max: 1 << 20, at_least_one: true };
     let read = async |history: &History, from: i64, until: i64| {
         let offsets = (Offset(from), Offset(until));

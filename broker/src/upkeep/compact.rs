@@ -345,6 +345,7 @@ mod tests {
             base: Offset(base),
             last: Offset(base + 9),
             max_timestamp: Millis(0),
+            position: 0,
             bytes: 1,
         };
         Plan {

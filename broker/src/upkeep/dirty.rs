@@ -83,6 +83,7 @@ mod tests {
             base: Offset(*base),
             last: Offset(*last),
             max_timestamp: Millis(*last),
+            position: 0,
             bytes: (last - base + 1) as u64 * 10,
         };
         of.iter().map(share).collect()

@@ -1,4 +1,7 @@
 //! Read-ahead: a handle that sees its reader go on fetches what comes next, twice as much each time.
+//!
+//! What comes next is what its reader says of its course: stretches of objects, one after the other. A reader that says
+//! nothing of an object is taken to read all of it.
 
 use std::io;
 use std::ops::Range;
@@ -24,38 +27,80 @@ pub struct Handle {
     place: Mutex<Place>,
 }
 
+/// A part of an object that its reader reads from the beginning to the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// What the object is.
+    pub kind: Kind,
+    /// Its key.
+    pub key: String,
+    /// The bytes.
+    pub range: Range<u64>,
+    /// Bytes of the whole object.
+    pub size: u64,
+}
+
 #[derive(Debug, Default)]
 struct Place {
-    key: String,
-    next: u64,
-    size: u64,
+    course: Vec<Stretch>,
+    /// The stretch of the last read, and where that read ended.
+    last: Option<(Stretch, u64)>,
     window: u64,
 }
 
 impl Place {
-    /// Notes a read, and says what to fetch ahead of the next.
-    fn follow(&mut self, key: &str, range: &Range<u64>, size: u64, most: u64) -> Range<u64> {
-        let same = self.key == key;
-        // Batches overlap reads a little; a reader never jumps by a chunk and is still reading on.
-        let onward = same && range.start <= self.next && range.start + CHUNK > self.next;
-        let next_object =
-            !same && !self.key.is_empty() && self.next + CHUNK > self.size && range.start < CHUNK;
-        self.window = match (onward, next_object) {
-            (true, _) => (self.window * 2).max(FIRST).min(most),
-            (_, true) => self.window,
-            _ => 0,
-        };
-        if !same {
-            key.clone_into(&mut self.key);
+    /// Notes a read, and says what to fetch ahead of the next, for which requests of `request` bytes are made.
+    fn follow(
+        &mut self,
+        (kind, key): (Kind, &str),
+        range: &Range<u64>,
+        size: u64,
+        (most, request): (u64, u64),
+    ) -> Vec<Stretch> {
+        let holds = |s: &Stretch| s.key == key && s.range.start <= range.start && range.end <= s.range.end;
+        let at = self.course.iter().position(holds);
+        let whole = || Stretch { kind, key: key.to_owned(), range: 0..size, size };
+        let here = at.map_or_else(whole, |at| self.course[at].clone());
+        let onward = self.last.as_ref().is_some_and(|(stretch, next)| match *stretch == here {
+            // Batches overlap reads a little; a reader never jumps by a chunk and is still reading on.
+            true => range.start <= *next && range.start + CHUNK > *next,
+            false => *next + CHUNK > stretch.range.end && range.start < here.range.start + CHUNK,
+        });
+        self.window = if onward { (self.window * 2).max(FIRST).min(most) } else { 0 };
+        let rest = Stretch { range: range.end..here.range.end, ..here.clone() };
+        self.last = Some((here, range.end));
+        let after = at.map_or(&[][..], |at| &self.course[at + 1..]);
+        let mut left = self.window;
+        let mut ahead = Vec::new();
+        for stretch in std::iter::once(&rest).chain(after) {
+            let length = (stretch.range.end - stretch.range.start).min(left);
+            let part = stretch.range.start..stretch.range.start + length;
+            let part = whole_requests(part, &stretch.range, (self.window, request));
+            if !part.is_empty() {
+                ahead.push(Stretch { range: part, ..stretch.clone() });
+            }
+            left -= length;
+            if left == 0 {
+                break;
+            }
         }
-        (self.next, self.size) = (range.end, size);
-        range.end..range.end.saturating_add(self.window).min(size)
+        ahead
     }
 }
 
 impl Handle {
     pub(super) fn new(reader: Reader) -> Handle {
         Handle { reader, place: Mutex::default() }
+    }
+
+    /// Most bytes that it reads ahead; 0 where that is of no use.
+    pub fn window(&self) -> u64 {
+        if self.reader.is_local() { 0 } else { self.reader.0.config.window }
+    }
+
+    /// Says what its reader reads from now on: the stretch that it is in, and those that follow.
+    pub fn set_course(&self, stretches: Vec<Stretch>) {
+        self.place.lock().course = stretches;
     }
 
     /// Exactly the bytes `range` of an object; without its size there is no read-ahead.
@@ -66,14 +111,12 @@ impl Handle {
         range: Range<u64>,
         size: Option<u64>,
     ) -> Result<Pieces, Error> {
-        let reading = self.reader.read(kind, key, range.clone(), size);
-        if let Some(size) = size.filter(|_| self.reader.0.bucket.directory().is_none()) {
-            let most = self.reader.0.config.window;
-            let ahead = self.place.lock().follow(key, &range, size, most);
-            let request = self.reader.0.config.chunks_per_get as u64 * CHUNK;
-            self.fetch(kind, key, whole_requests(ahead, size, request), size)?;
+        if let Some(size) = size.filter(|_| !self.reader.is_local()) {
+            let bounds = (self.reader.0.config.window, self.reader.0.config.chunks_per_get as u64 * CHUNK);
+            let ahead = self.place.lock().follow((kind, key), &range, size, bounds);
+            self.fetch(&ahead)?;
         }
-        reading.await
+        self.reader.read(kind, key, range, size).await
     }
 
     /// As [`Handle::read`], with a check as [`Reader::read_checked`] does it.
@@ -101,27 +144,34 @@ impl Handle {
         }
     }
 
-    fn fetch(&self, kind: Kind, key: &str, ahead: Range<u64>, size: u64) -> Result<(), Error> {
-        if ahead.is_empty() {
-            return Ok(());
+    /// Starts to fetch as much as there is budget for.
+    fn fetch(&self, ahead: &[Stretch]) -> Result<(), Error> {
+        let config = &self.reader.0.config;
+        let most = config.chunks_per_get.min(config.chunks_ahead).max(1);
+        for stretch in ahead {
+            let object: Arc<str> = Arc::from(&*stretch.key);
+            let missing = |number: &u32| {
+                self.reader.0.cache.peek(&ChunkKey { object: object.clone(), number: *number }).is_none()
+            };
+            let missing: Vec<u32> = chunks(&stretch.range)?.filter(missing).collect();
+            for neighbours in missing.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks(most)) {
+                if !self.reader.ahead(stretch.kind, &object, neighbours.to_vec(), stretch.size) {
+                    return Ok(());
+                }
+            }
         }
-        let object: Arc<str> = Arc::from(key);
-        let cached =
-            |number| self.reader.0.cache.peek(&ChunkKey { object: object.clone(), number }).is_some();
-        let missing = chunks(&ahead)?.filter(|number| !cached(*number)).collect();
-        drop(self.reader.join(kind, &object, missing, Some(size), true));
         Ok(())
     }
 }
 
-/// As much of `ahead` as makes whole requests of `request` bytes: who is far ahead of its reader waits until one is full,
-/// or it would ask for each chunk by itself.
-fn whole_requests(ahead: Range<u64>, size: u64, request: u64) -> Range<u64> {
-    let far = ahead.end.saturating_sub(ahead.start) >= 2 * request;
-    match far && ahead.end < size {
-        true => ahead.start..ahead.end - ahead.end % request,
-        false => ahead,
+/// As much of `part`, the beginning of `all`, as makes whole requests of `request` bytes: whose window holds several waits
+/// until one is full, or would ask for each chunk by itself.
+fn whole_requests(part: Range<u64>, all: &Range<u64>, (window, request): (u64, u64)) -> Range<u64> {
+    if window < 2 * request || part.end == all.end {
+        return part;
     }
+    let end = if all.end - all.start <= request { part.start } else { part.end - part.end % request };
+    part.start..end.max(part.start)
 }
 
 #[cfg(test)]
@@ -130,23 +180,43 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    const BOUNDS: (u64, u64) = (32 * MIB, 8 * MIB);
+
+    fn stretch(key: &str, range: Range<u64>, size: u64) -> Stretch {
+        Stretch { kind: Kind::Run, key: key.to_owned(), range, size }
+    }
+
+    /// Reads on in `key`, a MiB at a time, and gives what was to be fetched ahead at last.
+    fn read(place: &mut Place, key: &str, mib: Range<u64>, size: u64) -> Vec<(String, Range<u64>)> {
+        let mut ahead = Vec::new();
+        for at in mib {
+            ahead = place.follow((Kind::Run, key), &(at * MIB..(at + 1) * MIB), size * MIB, BOUNDS);
+        }
+        ahead.into_iter().map(|s| (s.key, s.range.start / MIB..s.range.end.div_ceil(MIB))).collect()
+    }
+
     #[test]
     fn who_is_far_ahead_asks_for_whole_requests_only() {
-        let ask = |range: Range<u64>| whole_requests(range, 100 * MIB, 8 * MIB).end / MIB;
+        let ask = |part: Range<u64>| {
+            let (all, part) = (part.start..100 * MIB, part);
+            whole_requests(part, &all, (28 * MIB, 8 * MIB)).end / MIB
+        };
         assert_eq!((0..4).map(|at| ask(at * MIB..(at + 29) * MIB)).collect::<Vec<_>>(), [24, 24, 24, 32]);
-        assert_eq!(ask(MIB..16 * MIB), 16, "so near that what is next is wanted soon");
         assert_eq!(ask(80 * MIB..100 * MIB), 100, "the end is no request's beginning");
+        let near = whole_requests(MIB..16 * MIB - 1, &(MIB..100 * MIB), (15 * MIB, 8 * MIB));
+        assert_eq!(near.end, 16 * MIB - 1, "so near that what is next is wanted soon");
+        let short = whole_requests(9 * MIB..10 * MIB, &(9 * MIB..14 * MIB), (32 * MIB, 8 * MIB));
+        assert!(short.is_empty(), "a stretch that one request can bring is not brought by two");
     }
 
     #[test]
     fn the_window_doubles_while_the_reader_reads_on() {
         let mut place = Place::default();
-        let mut at = 0;
         let mut windows = Vec::new();
-        for _ in 0..9 {
-            let ahead = place.follow("a", &(at..at + MIB), 1 << 40, 32 * MIB);
-            windows.push((ahead.end - ahead.start) / 1024);
-            at += MIB;
+        for at in 0..9 {
+            let range = at * MIB..(at + 1) * MIB;
+            place.follow((Kind::Run, "a"), &range, 1 << 40, BOUNDS);
+            windows.push(place.window / 1024);
         }
         assert_eq!(windows, [0, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 32_768]);
     }
@@ -154,19 +224,36 @@ mod tests {
     #[test]
     fn a_jump_ends_read_ahead_and_the_next_object_keeps_it() {
         let mut place = Place::default();
-        for at in 0..4 {
-            place.follow("a", &(at * MIB..(at + 1) * MIB), 4 * MIB, 32 * MIB);
-        }
-        let ahead = place.follow("b", &(0..MIB), 100 * MIB, 32 * MIB);
-        assert_eq!(ahead, MIB..3 * MIB);
-        assert!(place.follow("b", &(50 * MIB..51 * MIB), 100 * MIB, 32 * MIB).is_empty());
-        assert!(place.follow("c", &(20 * MIB..21 * MIB), 100 * MIB, 32 * MIB).is_empty());
+        read(&mut place, "a", 0..4, 4);
+        assert_eq!(read(&mut place, "b", 0..1, 100), [("b".to_owned(), 1..5)]);
+        assert!(read(&mut place, "b", 50..51, 100).is_empty());
+        assert!(read(&mut place, "c", 20..21, 100).is_empty());
+    }
+
+    #[test]
+    fn a_course_leads_from_one_object_into_the_next_and_past_the_parts_of_others() {
+        let course = vec![
+            stretch("a", 10 * MIB..14 * MIB, 32 * MIB),
+            stretch("b", 20 * MIB..22 * MIB, 32 * MIB),
+            stretch("c", MIB..MIB + 100, 32 * MIB),
+            stretch("d", 0..64 * MIB, 64 * MIB),
+        ];
+        let mut place = Place { course, ..Place::default() };
+        assert!(read(&mut place, "a", 10..11, 32).is_empty(), "whoever has read once may not read on");
+        assert_eq!(read(&mut place, "a", 11..12, 32), [("a".to_owned(), 12..13)]);
+        read(&mut place, "a", 12..13, 32);
+        assert_eq!(read(&mut place, "a", 13..14, 32), [("b".to_owned(), 20..22)]);
+        let ahead = read(&mut place, "b", 20..21, 32);
+        assert_eq!(ahead, [("b".to_owned(), 21..22), ("c".to_owned(), 1..2), ("d".to_owned(), 0..3)]);
+        read(&mut place, "b", 21..22, 32);
+        place.follow((Kind::Run, "c"), &(MIB..MIB + 100), 32 * MIB, BOUNDS);
+        assert_eq!(read(&mut place, "d", 0..1, 64), [("d".to_owned(), 1..32)]);
     }
 
     #[test]
     fn nothing_is_read_beyond_the_end() {
         let mut place = Place::default();
-        place.follow("a", &(0..MIB), 2 * MIB, 32 * MIB);
-        assert_eq!(place.follow("a", &(MIB..2 * MIB), 2 * MIB, 32 * MIB), 2 * MIB..2 * MIB);
+        assert!(read(&mut place, "a", 0..2, 2).is_empty());
+        assert_eq!(place.window, FIRST);
     }
 }

@@ -19,9 +19,12 @@ use crate::hot::chunks::{CHUNK, ChunkKey};
 
 type Landed = Option<Result<Bytes, Error>>;
 
+/// Chunks on their way.
+type Air = BTreeMap<ChunkKey, watch::Receiver<Landed>>;
+
 #[derive(Debug)]
 pub(super) struct Flights {
-    air: Mutex<BTreeMap<ChunkKey, watch::Receiver<Landed>>>,
+    air: Mutex<Air>,
     all: Arc<Semaphore>,
     ahead: Arc<Semaphore>,
 }
@@ -30,7 +33,7 @@ pub(super) struct Flights {
 type Plan = Vec<(u32, watch::Sender<Landed>)>;
 
 /// What flights ahead hold on to until all of them have landed.
-type Budget = Vec<OwnedSemaphorePermit>;
+type Budget = Option<OwnedSemaphorePermit>;
 
 impl Flights {
     pub(super) fn new(all: usize, ahead: usize) -> Flights {
@@ -48,43 +51,49 @@ impl Flights {
 }
 
 impl Reader {
-    /// Joins or starts the flights of chunks. `ahead` flights start only while there is budget for them.
+    /// Joins or starts the flights of chunks.
     pub(super) fn join(
         &self,
         kind: Kind,
         object: &Arc<str>,
         numbers: Vec<u32>,
         size: Option<u64>,
-        ahead: bool,
     ) -> Vec<(u32, impl Future<Output = Result<Bytes, Error>> + use<>)> {
         let mut plan = Plan::new();
-        let mut budget = Budget::new();
         let mut joined = Vec::with_capacity(numbers.len());
         let mut air = self.0.flights.air.lock();
         for number in numbers {
             let key = ChunkKey { object: object.clone(), number };
-            let receiver = match air.get(&key) {
-                Some(receiver) => receiver.clone(),
-                None => {
-                    if ahead {
-                        let Ok(permit) = self.0.flights.ahead.clone().try_acquire_owned() else { break };
-                        budget.push(permit);
-                    }
-                    let (sender, receiver) = watch::channel(None);
-                    air.insert(key, receiver.clone());
-                    plan.push((number, sender));
-                    receiver
-                }
-            };
-            joined.push((number, landed(receiver)));
+            let flying = air.get(&key).cloned();
+            joined.push((number, landed(flying.unwrap_or_else(|| depart(&mut air, &mut plan, key)))));
         }
         drop(air);
-        if !plan.is_empty() {
-            let reader = self.clone();
-            let object = object.clone();
-            self.0.seams.tasks.spawn(async move { reader.fly(kind, object, plan, size, budget).await });
-        }
+        self.launch(kind, object, plan, size, None);
         joined
+    }
+
+    /// Starts the flights of chunks that nobody asked for yet, of all that are not on their way or of none: a part of a
+    /// request costs as much as all of it. Whether there was budget for them.
+    pub(super) fn ahead(&self, kind: Kind, object: &Arc<str>, numbers: Vec<u32>, size: u64) -> bool {
+        let mut plan = Plan::new();
+        let mut air = self.0.flights.air.lock();
+        let key = |number| ChunkKey { object: object.clone(), number };
+        let fresh: Vec<ChunkKey> =
+            numbers.into_iter().map(key).filter(|key| !air.contains_key(key)).collect();
+        let permits = u32::try_from(fresh.len()).unwrap_or(u32::MAX);
+        let Ok(budget) = self.0.flights.ahead.clone().try_acquire_many_owned(permits) else { return false };
+        fresh.into_iter().for_each(|key| drop(depart(&mut air, &mut plan, key)));
+        drop(air);
+        self.launch(kind, object, plan, Some(size), Some(budget));
+        true
+    }
+
+    fn launch(&self, kind: Kind, object: &Arc<str>, plan: Plan, size: Option<u64>, budget: Budget) {
+        if plan.is_empty() {
+            return;
+        }
+        let (reader, object) = (self.clone(), object.clone());
+        self.0.seams.tasks.spawn(async move { reader.fly(kind, object, plan, size, budget).await });
     }
 
     async fn fly(&self, kind: Kind, object: Arc<str>, plan: Plan, size: Option<u64>, budget: Budget) {
@@ -149,6 +158,14 @@ fn part(bytes: &Bytes, i: usize, alone: bool) -> Bytes {
     }
     let chunk = CHUNK as usize;
     Bytes::copy_from_slice(&bytes[(i * chunk).min(bytes.len())..((i + 1) * chunk).min(bytes.len())])
+}
+
+/// A new flight.
+fn depart(air: &mut Air, plan: &mut Plan, key: ChunkKey) -> watch::Receiver<Landed> {
+    let (sender, receiver) = watch::channel(None);
+    plan.push((key.number, sender));
+    air.insert(key, receiver.clone());
+    receiver
 }
 
 async fn landed(mut receiver: watch::Receiver<Landed>) -> Result<Bytes, Error> {
