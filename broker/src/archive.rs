@@ -43,6 +43,9 @@ struct Found {
     entry: Arc<Partition>,
 }
 
+/// Shares that a reader is told of ahead: of small ones more would cost more than reading ahead saves.
+const COURSE: usize = 64;
+
 /// How long a reader whose run is gone waits for the metadata that says what stands for it.
 const EXPLAINED: Duration = Duration::from_secs(2);
 
@@ -447,7 +450,7 @@ impl Archive {
     }
 }
 
-/// Shares one after the other as they are read: the first, and what `window` bytes beyond it reach.
+/// Shares one after the other as they are read: the first, and what `window` bytes beyond it reach, at most [`COURSE`].
 fn course<'a>(image: &Image, shares: impl Iterator<Item = &'a Share>, window: u64) -> Vec<Stretch> {
     let mut beyond = None;
     let near = shares.take_while(|share| {
@@ -460,7 +463,7 @@ fn course<'a>(image: &Image, shares: impl Iterator<Item = &'a Share>, window: u6
         let range = share.position..share.position + share.bytes;
         Some(Stretch { kind: Kind::Run, key: run.key.clone(), range, size: run.bytes })
     };
-    near.map_while(stretch).collect()
+    near.take(COURSE).map_while(stretch).collect()
 }
 
 /// A batch without records in place of those that compaction took from `from` to `until`, where a reader has to stop before

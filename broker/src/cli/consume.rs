@@ -9,9 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{self, Cluster, EARLIEST, Held, LATEST, Membership, Place, Reader, Taken, To};
-use super::format::{self, Format, Line};
-use super::output::{self, Binary, note};
+use super::format;
+use super::output::note;
 use super::position::{Position, known};
+use super::printer::{Look, Printer};
 use super::{Failure, offsets};
 
 const WAIT: Duration = Duration::from_millis(250);
@@ -51,73 +52,17 @@ pub struct Consume {
     /// Read as a member of this group, and commit what was printed.
     #[arg(short, long)]
     group: Option<String>,
-    /// How a record is printed.
-    #[arg(long, default_value = "%v\\n", value_name = "FORMAT", conflicts_with = "json")]
-    format: String,
-    /// How keys and values are shown that are no text.
-    #[arg(long, value_enum, default_value_t = Binary::Base64)]
-    binary: Binary,
-    /// How null is shown by --format.
-    #[arg(long, default_value = "null", value_name = "TEXT")]
-    null: String,
+    #[command(flatten)]
+    look: Look,
     /// Leave out what transactions have not committed.
     #[arg(long)]
     read_committed: bool,
 }
 
-/// Lines on their way to stdout.
-struct Printer {
-    topic: String,
-    format: Option<Format>,
-    binary: Binary,
-    left: Option<u64>,
-    buffer: Vec<u8>,
-}
-
-impl Printer {
-    /// Prints; how many were, and false when no more are wanted.
-    fn print(&mut self, taken: &[Taken]) -> Result<(usize, bool), Failure> {
-        let room = self
-            .left
-            .map_or(taken.len(), |left| taken.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
-        for Taken { partition, record } in &taken[..room] {
-            match &self.format {
-                Some(format) => format.write(&self.topic, *partition, record, &mut self.buffer),
-                None => {
-                    let line = Line::new(&self.topic, *partition, record, self.binary);
-                    self.buffer.extend_from_slice(output::line(&line)?.as_bytes());
-                    self.buffer.push(b'\n');
-                }
-            }
-        }
-        let read = output::pour(&self.buffer)?;
-        self.buffer.clear();
-        if !read {
-            // Whoever reads has enough.
-            return Ok((0, false));
-        }
-        self.left = self.left.map(|left| left - room as u64);
-        Ok((room, self.left != Some(0)))
-    }
-}
-
 impl Consume {
     /// Reads until the end, the count, or Ctrl-C.
     pub fn run(self) -> Result<(), Failure> {
-        let format = match self.to.json {
-            true => None,
-            false => Some(
-                Format::parse(&self.format, self.binary, &self.null)
-                    .map_err(|why| Failure::Wrong(format!("--format: {why}")))?,
-            ),
-        };
-        let printer = Printer {
-            topic: self.topic.clone(),
-            format,
-            binary: self.binary,
-            left: self.count,
-            buffer: Vec::new(),
-        };
+        let printer = self.look.printer(&self.topic, self.to.json, self.count)?;
         client::stay(&self.to, async |cluster, stop| {
             let from = Position::parse(&self.from, cluster.seams.clock.wall())
                 .map_err(|why| Failure::Wrong(format!("--from: {why}")))?;
@@ -290,7 +235,7 @@ fn progress(total: Option<u64>) -> ProgressBar {
 }
 
 /// A named offset may be outside what a partition holds: it is moved to the nearest that is there.
-async fn within(
+pub async fn within(
     starts: &mut BTreeMap<Place, i64>,
     cluster: &Cluster,
     ends: &BTreeMap<Place, i64>,

@@ -22,9 +22,11 @@ mod output;
 mod parquet;
 mod pattern;
 mod position;
+mod printer;
 mod probe;
 mod produce;
 mod records;
+mod replay;
 mod reset;
 mod sample;
 mod serve;
@@ -120,6 +122,7 @@ enum Command {
     Produce(produce::Produce),
     Consume(consume::Consume),
     Export(export::Export),
+    Replay(replay::Replay),
     Watch(watch::Watch),
     Top(top::Top),
     Completions(completions::Completions),
@@ -236,6 +239,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Produce(produce) => produce.run(),
         Command::Consume(consume) => consume.run(),
         Command::Export(export) => export.run(),
+        Command::Replay(replay) => replay.run(),
         Command::Watch(watch) => watch.run(),
         Command::Top(top) => top.run(),
         Command::Completions(completions) => completions.run(),

@@ -206,8 +206,8 @@ fn sums(rows: Vec<Row>) -> Vec<Row> {
     sums
 }
 
-/// The largest copy of each partition.
-async fn sizes(cluster: &Cluster) -> Result<BTreeMap<Place, u64>, Failure> {
+/// The largest copy of each partition, in bytes.
+pub async fn sizes(cluster: &Cluster) -> Result<BTreeMap<Place, u64>, Failure> {
     let brokers = cluster.metadata(Some(&[])).await?.brokers;
     let mut sizes: BTreeMap<Place, u64> = BTreeMap::new();
     for broker in brokers {

@@ -148,6 +148,30 @@ fn a_range_is_exported_as_kafkas_files_and_as_lines_and_nothing_is_written_over(
 }
 
 #[test]
+fn a_range_is_replayed_as_planned_at_a_rate_and_within_a_budget() {
+    let house = House::new();
+    house.says("topics create t -p 2");
+    house.feed("produce t --partition 0 --acks all -q", "one\ntwo\nthree\n");
+    house.feed("produce t --partition 1 --acks all -q", &format!("{}\n", "x".repeat(300_000)));
+    let plan = house.json("replay t --plan --rate 1 --from 1 -p 0");
+    assert_eq!((plan["sum"]["offsets"].as_u64(), plan["sum"]["requests_max"].as_u64()), (Some(2), Some(1)));
+    assert_eq!(plan["partitions"][0]["from"], 1);
+    let told = house.says("replay t --plan --price s3");
+    assert_eq!(words(&told).last().map(|line| (line[0], line[3])), Some(("(all)", "4")), "{told}");
+    assert_eq!(house.says("replay t -p 0 --from 1 --to 2"), "two\n");
+    assert_eq!(house.says("replay t -p 0 --from -1 --to 99"), "three\n", "as far as there is something");
+    assert_eq!(house.says("replay t -p 0 --from end"), "");
+    let began = std::time::Instant::now();
+    let warmed = house.json("replay t --prewarm --rate 0.5");
+    assert_eq!(warmed["offsets"], 4);
+    assert!(warmed["bytes"].as_u64().unwrap() > 300_000, "{warmed}");
+    let least = warmed["bytes"].as_f64().unwrap() / f64::from(1 << 19);
+    assert!(began.elapsed().as_secs_f64() >= least, "as slowly as was asked for");
+    house.fails("replay t --max-dollars 0.0000001", 1, &["may cost $0.0000", "--plan"]);
+    house.fails("replay nope", 1, &["there is no topic nope"]);
+}
+
+#[test]
 fn a_follower_prints_what_comes_and_ends_well_on_ctrl_c_and_when_nobody_reads() {
     let house = House::new();
     house.says("topics create t -p 1");

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 pub use groups::{Group, Listed, is_dead};
 pub use link::{Link, Purpose};
 pub use member::{Held, Membership};
-pub use offsets::{EARLIEST, LATEST, Place, Spot};
+pub use offsets::{EARLIEST, EARLIEST_LOCAL, LATEST, Place, Spot};
 pub use reader::{Reader, Taken};
 pub use run::{ask, stay};
 pub use trouble::{Trouble, refused};

@@ -89,6 +89,12 @@ impl Reader {
         self.wants.values().all(|want| want.end.is_some_and(|end| want.next >= end))
     }
 
+    /// How many offsets are left to the ends that were given.
+    pub fn left(&self) -> u64 {
+        let left = |want: &Want| want.end.map_or(0, |end| u64::try_from(end - want.next).unwrap_or(0));
+        self.wants.values().map(left).sum()
+    }
+
     /// What the leaders have next; waits up to `wait` for something where nothing is there.
     pub async fn poll(&mut self, wait: Duration) -> Result<Vec<Taken>, Trouble> {
         match self.round(wait).await {
