@@ -20,7 +20,7 @@ use tidemark_proto::record::build::Builder;
 use tidemark_proto::record::view::{Batch, Batches};
 use tidemark_tiering::bucket::{Bucket, Kind};
 use tidemark_tiering::error::Error;
-use tidemark_tiering::read::{Handle, Stretch};
+use tidemark_tiering::read::{Handle, Leg};
 use tidemark_tiering::run::{self, Object, Partition, Reader, Want, checkpoint};
 use tidemark_tiering::watch;
 use tidemark_tiering::witness::{Sight, saw};
@@ -44,7 +44,7 @@ struct Found {
 }
 
 /// Shares that a reader is told of ahead: of small ones more would cost more than reading ahead saves.
-const COURSE: usize = 64;
+const LEGS: usize = 64;
 
 /// How long a reader whose run is gone waits for the metadata that says what stands for it.
 const EXPLAINED: Duration = Duration::from_secs(2);
@@ -225,7 +225,7 @@ impl Archive {
             return Ok(out);
         }
         let shares = self.shares(image, tp).await?;
-        handle.set_course(course(image, shares.iter().filter(|share| share.last >= next), handle.window()));
+        let route = route(image, shares.iter().filter(|share| share.last >= next), handle.window());
         for share in shares.iter() {
             if share.last < next || share.base >= until {
                 continue;
@@ -241,7 +241,7 @@ impl Archive {
                 let bytes_max = appetite.bytes_max.saturating_sub(out.len());
                 let at_least_one = appetite.at_least_one && out.is_empty();
                 let want = Want { from: next, until, bytes_max, at_least_one };
-                let object = Object { handle, key: &found.key, size };
+                let object = Object { handle, key: &found.key, size, route: &route };
                 let taken =
                     run::take(&object, found.entry.extents(next), found.entry.last_offset, want).await?;
                 out.extend(taken.pieces);
@@ -450,20 +450,18 @@ impl Archive {
     }
 }
 
-/// Shares one after the other as they are read: the first, and what `window` bytes beyond it reach, at most [`COURSE`].
-fn course<'a>(image: &Image, shares: impl Iterator<Item = &'a Share>, window: u64) -> Vec<Stretch> {
-    let mut beyond = None;
-    let near = shares.take_while(|share| {
-        let before = beyond.unwrap_or(0);
-        beyond = Some(beyond.map_or(0, |beyond| beyond + share.bytes));
-        before < window
-    });
-    let stretch = |share: &Share| {
-        let run = image.run(share.run)?;
+/// Shares one after the other as they are read: the first, and what `window` bytes beyond it reach, at most [`LEGS`].
+fn route<'a>(image: &Image, shares: impl Iterator<Item = &'a Share>, window: u64) -> Vec<Leg> {
+    let (mut legs, mut beyond) = (Vec::new(), 0);
+    for share in shares.take(LEGS) {
+        let Some(run) = image.run(share.run).filter(|_| beyond < window) else { break };
+        if !legs.is_empty() {
+            beyond += share.bytes;
+        }
         let range = share.position..share.position + share.bytes;
-        Some(Stretch { kind: Kind::Run, key: run.key.clone(), range, size: run.bytes })
-    };
-    near.take(COURSE).map_while(stretch).collect()
+        legs.push(Leg { kind: Kind::Run, key: run.key.clone(), range, size: run.bytes });
+    }
+    legs
 }
 
 /// A batch without records in place of those that compaction took from `from` to `until`, where a reader has to stop before

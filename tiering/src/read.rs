@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidemark_proto::kafka::pieces::Pieces;
 
-pub use ahead::{Handle, Stretch};
+pub use ahead::{Handle, Leg};
 pub(crate) use checked::{Ranges, contains, join};
 
 use crate::bucket::{Bucket, Kind};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{self, Cluster, EARLIEST, Held, LATEST, Membership, Place, Reader, Taken, To};
 use super::format;
-use super::output::note;
+use super::output::{self, note};
 use super::position::{Position, known};
 use super::printer::{Look, Printer};
 use super::{Failure, offsets};
@@ -226,16 +226,15 @@ fn progress(total: Option<u64>) -> ProgressBar {
     if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         return ProgressBar::hidden();
     }
-    let (bar, style) = match total {
+    let (bar, look) = match total {
         Some(total) => (ProgressBar::new(total), "{bar:30} {human_pos}/{human_len} records {per_sec} {eta}"),
         None => (ProgressBar::new_spinner(), "{spinner} {human_pos} records {per_sec}"),
     };
-    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
+    output::progress(bar, look)
 }
 
 /// A named offset may be outside what a partition holds: it is moved to the nearest that is there.
-pub async fn within(
+async fn within(
     starts: &mut BTreeMap<Place, i64>,
     cluster: &Cluster,
     ends: &BTreeMap<Place, i64>,

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::client::{self, Cluster, Place, Reader, Taken, To};
 use super::format::Line;
 use super::output::{self, Binary, note};
-use super::position::Position;
-use super::{Failure, offsets, parquet};
+use super::range::Range;
+use super::{Failure, parquet};
 
 const WAIT: Duration = Duration::from_millis(250);
 /// Bytes of tables' rows that are not written yet, of all partitions together.
@@ -40,18 +40,8 @@ Examples:
 pub struct Export {
     #[command(flatten)]
     to: To,
-    /// The topic's name.
-    topic: String,
-    /// Where to begin: beginning, end, an offset, -N (so many before the end), or a time, as 2026-11-23T12:00:00Z or
-    /// 15m (ago).
-    #[arg(long, default_value = "beginning", value_name = "PLACE", allow_hyphen_values = true)]
-    from: String,
-    /// Where to end, exclusive; like --from.
-    #[arg(long = "to", default_value = "end", value_name = "PLACE", allow_hyphen_values = true)]
-    until: String,
-    /// Only these partitions; may be given more than once.
-    #[arg(short, long = "partition")]
-    partitions: Vec<i32>,
+    #[command(flatten)]
+    range: Range,
     /// Into this folder: TOPIC-PARTITION/ with segments, TOPIC-PARTITION.jsonl or TOPIC-PARTITION.parquet. What is there
     /// already is refused.
     #[arg(long, value_name = "DIR")]
@@ -109,23 +99,14 @@ impl Export {
 
     async fn export(&self, cluster: Arc<Cluster>, stop: CancellationToken) -> Result<(), Failure> {
         let now = cluster.seams.clock.wall();
-        let place = |what: &str, text: &str| {
-            Position::parse(text, now).map_err(|why| Failure::Wrong(format!("--{what}: {why}")))
-        };
-        let (from, until) = (place("from", &self.from)?, place("to", &self.until)?);
-        let places = offsets::places(&cluster, &self.topic, &self.partitions).await?;
         let read_committed = self.read_committed && self.format != Form::Kafka;
-        let starts = from.resolve(&cluster, &places, read_committed).await?;
-        let ends = until.resolve(&cluster, &places, read_committed).await?;
-        let held = Position::End.resolve(&cluster, &places, read_committed).await?;
-        let mut reader = Reader::new(cluster, &self.topic, read_committed);
+        let parts = self.range.resolve(&cluster, read_committed).await?;
+        let mut reader = Reader::new(cluster, &self.range.topic, read_committed);
         reader.keep_batches(self.format == Form::Kafka);
         let mut files: BTreeMap<i32, Files> = BTreeMap::new();
-        let pending = (PENDING / starts.len().max(1)).clamp(1 << 16, 16 << 20);
-        for (place, start) in &starts {
-            let held = held.get(place).copied().unwrap_or(0);
-            let end = ends.get(place).copied().unwrap_or(0).min(held);
-            reader.add(place.1, (*start).min(end), Some(end));
+        let pending = (PENDING / parts.len().max(1)).clamp(1 << 16, 16 << 20);
+        for (place, part) in &parts {
+            reader.add(place.1, part.from, Some(part.to));
             files.insert(place.1, Files::new(self, place, pending, now));
         }
         while !reader.is_done() {
@@ -151,11 +132,11 @@ impl Export {
             match self.to.json {
                 true => super::say(&format!("{}\n", output::line(&written)?)),
                 false if written.files == 0 => {
-                    super::say(&format!("{}-{partition}: nothing there\n", self.topic))
+                    super::say(&format!("{}-{partition}: nothing there\n", self.range.topic))
                 }
                 false => super::say(&format!(
                     "{}-{partition}: offsets {} to {} in {} files, {} bytes\n",
-                    self.topic, written.first, written.last, written.files, written.bytes
+                    self.range.topic, written.first, written.last, written.files, written.bytes
                 )),
             }
         }

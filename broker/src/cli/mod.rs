@@ -25,6 +25,7 @@ mod position;
 mod printer;
 mod probe;
 mod produce;
+mod range;
 mod records;
 mod replay;
 mod reset;

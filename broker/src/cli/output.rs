@@ -3,6 +3,7 @@
 use std::io::{BufRead, ErrorKind, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tidemark_tiering::seam::Tasks;
 
@@ -85,6 +86,12 @@ pub fn pour(bytes: &[u8]) -> Result<bool, Failure> {
 /// A line on stderr, for what is no answer. Nowhere to say that it cannot be said.
 pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "tidemark: {text}");
+}
+
+/// A bar, or what else shows progress on stderr, that looks as `template` says.
+pub fn progress(bar: ProgressBar, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template);
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Asks on the terminal before something is lost; `yes` answers beforehand.

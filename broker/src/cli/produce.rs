@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use tidemark_gateway::partition::of_key;
 use tidemark_proto::record::Compression;
@@ -217,8 +217,7 @@ impl Produce {
             let typed = std::io::IsTerminal::is_terminal(&std::io::stdin());
             let progress =
                 if typed || self.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-            let style = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}");
-            progress.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            let progress = output::progress(progress, "{spinner} {bytes} {bytes_per_sec}");
             let input = BufReader::with_capacity(READ_BYTES, tokio::io::stdin());
             return Ok((Box::new(input), progress));
         };
@@ -226,8 +225,7 @@ impl Produce {
         let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
         let length = file.metadata().await.map_err(unreadable)?.len();
         let progress = if self.quiet { ProgressBar::hidden() } else { ProgressBar::new(length) };
-        let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-        progress.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let progress = output::progress(progress, "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
         Ok((Box::new(BufReader::with_capacity(READ_BYTES, file)), progress))
     }
 

@@ -5,21 +5,20 @@
 mod plan;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use tidemark_tiering::bucket::Prices;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{self, Cluster, EARLIEST, EARLIEST_LOCAL, LATEST, Place, Reader, Taken, To};
-use super::consume::within;
-use super::output::{note, show_text, size};
-use super::position::{Position, known};
+use super::client::{self, Cluster, EARLIEST_LOCAL, Place, Reader, Taken, To};
+use super::output::{self, note, show_text, size};
+use super::position::Position;
 use super::printer::{Look, Printer};
+use super::range::{Part, Range};
 use super::{Failure, offsets};
 use plan::{Known, Plan};
 
@@ -35,22 +34,13 @@ Examples:
   tidemark replay orders --from 7d --max-dollars 2 --format '%k=%v\\n'
   tidemark replay orders --from 100 --to 200 -p 3 --json | jq .value
 
-Bytes are estimated from partitions' sizes. GETs and dollars are upper bounds, as if nothing were cached.")]
+Bytes are estimated from partitions' sizes; GETs and dollars are of them, as if nothing were cached and every MiB took a
+GET of its own. A broker that fetches neighbours together needs fewer, one whose newest parcels are small needs more.")]
 pub struct Replay {
     #[command(flatten)]
     to: To,
-    /// The topic's name.
-    topic: String,
-    /// Where to begin: beginning, end, an offset, -N (so many before the end), or a time, as 2026-11-23T12:00:00Z or
-    /// 15m (ago).
-    #[arg(long, default_value = "beginning", value_name = "PLACE", allow_hyphen_values = true)]
-    from: String,
-    /// Where to end, exclusive; like --from.
-    #[arg(long = "to", default_value = "end", value_name = "PLACE", allow_hyphen_values = true)]
-    until: String,
-    /// Only these partitions; may be given more than once.
-    #[arg(short, long = "partition")]
-    partitions: Vec<i32>,
+    #[command(flatten)]
+    range: Range,
     /// At most so many MiB a second.
     #[arg(long, value_name = "MIB", value_parser = positive)]
     rate: Option<f64>,
@@ -82,16 +72,13 @@ struct Done {
     seconds: f64,
 }
 
-/// Where each partition is read, and what is known of it.
-type Ranges = (BTreeMap<Place, (i64, i64)>, BTreeMap<Place, Known>);
-
 impl Replay {
     /// Plans, and unless told otherwise reads.
     pub fn run(self) -> Result<(), Failure> {
-        let printer = self.look.printer(&self.topic, self.to.json, None)?;
+        let printer = self.look.printer(&self.range.topic, self.to.json, None)?;
         client::stay(&self.to, async |cluster, stop| {
-            let (ranges, known) = self.ranges(&cluster).await?;
-            let plan = Plan::new(&self.topic, &ranges, &known, self.price, self.rate.map(|rate| rate * MIB));
+            let parts = self.parts(&cluster).await?;
+            let plan = Plan::new(&self.range.topic, &parts, self.price, self.rate.map(|rate| rate * MIB));
             if self.plan {
                 return show_text(self.to.json, &plan, || plan.text());
             }
@@ -101,43 +88,32 @@ impl Replay {
                     "reading this may cost ${cost:.4}, more than --max-dollars {most}; see --plan"
                 )));
             }
-            let mut reader = Reader::new(cluster, &self.topic, self.read_committed);
+            let mut reader = Reader::new(cluster, &self.range.topic, self.read_committed);
             reader.keep_batches(self.prewarm);
-            for (place, (from, to)) in &ranges {
-                reader.add(place.1, *from, Some(*to));
+            for (partition, part) in &parts {
+                reader.add(*partition, part.from, Some(part.to));
             }
             self.read(reader, plan.offsets(), (!self.prewarm).then_some(printer), stop).await
         })
     }
 
-    async fn ranges(&self, cluster: &Arc<Cluster>) -> Result<Ranges, Failure> {
-        let now = cluster.seams.clock.wall();
-        let place = |what: &str, text: &str| {
-            Position::parse(text, now).map_err(|why| Failure::Wrong(format!("--{what}: {why}")))
-        };
-        let (from, until) = (place("from", &self.from)?, place("to", &self.until)?);
-        let places = offsets::places(cluster, &self.topic, &self.partitions).await?;
-        let starts = cluster.offsets(&places, EARLIEST, false).await?;
-        let ends = cluster.offsets(&places, LATEST, self.read_committed).await?;
+    /// What is to be read of each partition, and what is known of it.
+    async fn parts(&self, cluster: &Cluster) -> Result<BTreeMap<i32, Known>, Failure> {
+        let ranges = self.range.resolve(cluster, self.read_committed).await?;
+        let places: Vec<Place> = ranges.keys().cloned().collect();
+        let starts = Position::Beginning.resolve(cluster, &places, false).await?;
+        // A broker that knows no remote tier refuses to say where it ends; then nothing is told of it.
         let locals = cluster.offsets(&places, EARLIEST_LOCAL, false).await.unwrap_or_default();
         let sizes = offsets::sizes(cluster).await?;
-        let mut facts = BTreeMap::new();
-        for (place, spot) in ends {
-            let start = starts.get(&place).and_then(|spot| spot.ok()).map_or(0, |spot| spot.offset);
+        let known = |(place, part): (Place, Part)| {
+            let start = starts.get(&place).copied().unwrap_or(0);
             let local = locals.get(&place).and_then(|spot| spot.ok()).map(|spot| spot.offset);
             let local = local.filter(|local| *local >= 0);
             let bytes = sizes.get(&place).copied().unwrap_or(0);
-            let end = known(&place, spot)?;
-            facts.insert(place, Known { start, end, local, bytes });
-        }
-        let ends = facts.iter().map(|(place, fact)| (place.clone(), fact.end)).collect();
-        let mut first = from.resolve(cluster, &places, self.read_committed).await?;
-        let mut last = until.resolve(cluster, &places, self.read_committed).await?;
-        within(&mut first, cluster, &ends).await?;
-        within(&mut last, cluster, &ends).await?;
-        let range = |place: &Place| Some((*first.get(place)?, *last.get(place)?));
-        let ranges = places.iter().filter_map(|place| Some((place.clone(), range(place)?))).collect();
-        Ok((ranges, facts))
+            let Part { from, to, end } = part;
+            (place.1, Known { from: from.max(start), to: to.max(start), start, end, local, bytes })
+        };
+        Ok(ranges.into_iter().map(known).collect())
     }
 
     async fn read(
@@ -149,7 +125,7 @@ impl Replay {
     ) -> Result<(), Failure> {
         let began = Instant::now();
         let bar = progress(total, printer.is_some());
-        let mut done = Done { topic: self.topic.clone(), ..Done::default() };
+        let mut done = Done { topic: self.range.topic.clone(), ..Done::default() };
         while !reader.is_done() {
             let taken = tokio::select! {
                 biased;
@@ -211,8 +187,7 @@ fn progress(total: u64, prints: bool) -> ProgressBar {
     if prints && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:30} {percent}% {msg} {eta}");
-    ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    output::progress(ProgressBar::new(total), "{bar:30} {percent}% {msg} {eta}")
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ async fn a_handle_that_reads_on_waits_less_and_fetches_nothing_twice() {
         for at in 0..64 {
             let range = at * MIB..(at + 1) * MIB;
             let pieces = match ahead {
-                true => handle.read(Kind::Run, "run/a", range.clone(), Some(size)).await,
+                true => handle.read(Kind::Run, "run/a", range.clone(), Some(size), &[]).await,
                 false => world.reader.read(Kind::Run, "run/a", range.clone(), Some(size)).await,
             };
             let due = whole.slice(range.start as usize..range.end as usize);
@@ -145,7 +145,7 @@ async fn read_ahead_keeps_to_its_budget_until_it_has_landed() {
     }
     for at in 0..8 {
         let range = at * MIB..(at + 1) * MIB;
-        let read = handle.read(Kind::Run, "run/a", range, Some(size));
+        let read = handle.read(Kind::Run, "run/a", range, Some(size), &[]);
         assert!(tokio::time::timeout(Duration::from_millis(100), read).await.is_err());
     }
     assert!(reader.0.flights.flying() <= 8 + 3, "{}", reader.0.flights.flying());

@@ -15,7 +15,7 @@ use crate::bucket::Kind;
 use crate::error::Error;
 use crate::format::Damage;
 use crate::parcel::Extent;
-use crate::read::Handle;
+use crate::read::{Handle, Leg};
 
 /// What a reader wants.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +73,8 @@ pub struct Object<'a> {
     pub key: &'a str,
     /// Its size, where known.
     pub size: Option<u64>,
+    /// Where its reader reads, as far as that is known.
+    pub route: &'a [Leg],
 }
 
 impl Sliced for Object<'_> {
@@ -84,7 +86,7 @@ impl Sliced for Object<'_> {
     where
         F: Fn(&Pieces) -> Result<(), Damage> + Send + 'static,
     {
-        self.handle.read_checked(Kind::Run, self.key, range, self.size, check).await
+        self.handle.read_checked(Kind::Run, self.key, range, self.size, self.route, check).await
     }
 
     async fn load(&self, pieces: Pieces) -> Result<Bytes, Error> {
@@ -260,7 +262,7 @@ mod tests {
 
     impl Share {
         async fn take(&self, want: Want) -> Result<Taken, Error> {
-            let object = Object { handle: &self.handle, key: KEY, size: None };
+            let object = Object { handle: &self.handle, key: KEY, size: None, route: &[] };
             take(&object, self.entry.extents(want.from), self.entry.last_offset, want).await
         }
 

@@ -181,7 +181,7 @@ impl Sliced for Log<'_> {
     where
         F: Fn(&Pieces) -> Result<(), Damage> + Send + 'static,
     {
-        self.handle.read_checked(Kind::Segment, self.key, range, Some(self.size), check).await
+        self.handle.read_checked(Kind::Segment, self.key, range, Some(self.size), &[], check).await
     }
 
     async fn load(&self, pieces: Pieces) -> Result<Bytes, Error> {

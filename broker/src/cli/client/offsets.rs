@@ -12,7 +12,6 @@ use super::{Cluster, Purpose, Trouble, by_leader};
 pub const EARLIEST: i64 = -2;
 /// Asks for the next offset to be written.
 pub const LATEST: i64 = -1;
-
 /// Asks for the first offset that is not only in the remote tier (KIP-405); brokers that know none give an error, or none.
 pub const EARLIEST_LOCAL: i64 = -4;
 
